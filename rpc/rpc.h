@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * rpc/ as the folders above see it: the wire (batched messages over UCX active messages), calls, and how a call
+ * finds its proclet.
+ */
+#pragma once
+
+#include "sched/sched.h"
+
+/* ---- the wire: wire.c, ucx.c ---- */
+
+enum nu_msg_type {
+	NU_MSG_CALL = 1, /* to a proclet: run a method */
+	NU_MSG_REPLY,	 /* to a proclet: the result of a call that it waits for */
+	NU_MSG_REFUSED,	 /* to the calling proclet: the call was not run: redirect, stale, no memory */
+	NU_MSG_HINT,	 /* to a node: proclet X is at node N with location number L */
+	NU_MSG_STACK,	 /* to a node: stacks that come home */
+	NU_MSG_TYPES
+};
+
+/* Classes of flow control: only CALL waits for credits. */
+enum nu_msg_class { NU_CLASS_CALL, NU_CLASS_REPLY, NU_CLASS_CONTROL };
+
+#define NU_MAX_HOPS 8
+
+/* In front of each message in a batch. Little endian, 8-aligned, 96 bytes. */
+struct nu_msg {
+	uint32_t len_bytes; /* of this header and the payload, without padding to 8 */
+	uint8_t type;
+	uint8_t cls;
+	uint8_t hops;
+	uint8_t flags;
+	uint64_t target;    /* proclet that it is for */
+	uint64_t location;  /* sender's idea of the target's location number */
+	uint64_t method;    /* CALL, REPLY: descriptor's address, checked on arrival */
+	uint64_t caller;    /* CALL: proclet to answer, and its thread and sequence; REPLY: those of the waiter */
+	uint64_t thread;
+	uint64_t seq;
+	uint64_t call_id;
+	uint32_t origin;    /* node that issued the call */
+	int32_t status;	    /* REPLY, REFUSED */
+	uint64_t extra[3];  /* by type */
+};
+_Static_assert(sizeof(struct nu_msg) == 96, "wire format");
+
+/*
+ * Receives one message. Scheduler context of a core: must not block; @payload (len bytes, 8-aligned) is lost when it
+ * returns. @from: the node that sent it (not the one that issued it). Everything in it is a peer's word: check it.
+ */
+typedef void (*nu_msg_fn)(const struct nu_msg *msg, const void *payload, size_t len, unsigned from);
+void nu_wire_set_handler(enum nu_msg_type type, nu_msg_fn fn);
+
+/*
+ * Sends one message: header and parts are copied into the batch of the calling core's connection to @node before it
+ * returns; sent when the batch is full, when the core's queue runs dry, or after NU_POLL_TICKS switches. Never blocks,
+ * never takes credits. From a core (thread or scheduler context). To oneself is allowed (delivered from the poll).
+ * Errors: -EHOSTDOWN the node is dead; -EMSGSIZE above NU_MESSAGE_MAX_BYTES; -ENOMEM.
+ */
+int __must_check nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *parts, unsigned nparts);
+/*
+ * One credit for a CALL to @node; blocks the thread while the peer has accepted too little (NU_WAIT_CREDIT). Nested
+ * calls (@nested) draw on a reserve as well. Errors: -EHOSTDOWN, -ETIMEDOUT (@deadline_ns, 0: none).
+ */
+int __must_check nu_wire_credit(unsigned node, bool nested, uint64_t deadline_ns);
+/* A CALL from @from has been accepted (run, held or refused): its credit goes back with the next batch. */
+void nu_wire_accepted(unsigned from);
+/* Sends the calling core's batches now. */
+void nu_wire_flush(void);
+
+struct nu_wire_options {
+	const char *transport; /* "auto", "shm", "tcp", or a UCX_TLS list */
+	unsigned credits;      /* per connection; 0: 4096 */
+	size_t batch_bytes;    /* 0: 8 KiB */
+};
+/* Makes the UCX context and one worker per core; before nu_sched_start (adds its poller). */
+int __must_check nu_wire_init(const struct nu_wire_options *o);
+void nu_wire_fini(void);
+/* This node's worker addresses as one blob (malloc'ed), to be given to all others before the first message. */
+int __must_check nu_wire_address(void **blob_p, size_t *len_p);
+int __must_check nu_wire_set_peer(unsigned node, const void *blob, size_t len);
+/* The node has been declared dead: connections are closed, waiters for credits fail. Any core. */
+void nu_wire_peer_dead(unsigned node);
+/* What UCX chose for the connection to @node, as text ("posix/memory", "tcp/lo"), or -ENOTCONN. */
+int __must_check nu_wire_transport(unsigned node, char *buf, size_t len);
+
+/* ---- calls: call.c, serve.c, route.c ---- */
+
+struct nu_rpc_ops {
+	/* Asks the controller where @id is. Thread context; may call. 0, -ESTALE, -EHOSTDOWN. */
+	int (*locate)(uint64_t id, unsigned *node_p, uint64_t *location_p);
+	/* Creates: segment and node from the controller, then there. */
+	int (*create)(const struct nu_class *cls, const struct nu_options *o, const void *args, struct nu_ref *ref_p);
+	/* The last reference is gone: @p is DYING, no call is active. Thread context on its node. */
+	void (*retire)(struct nu_proclet *p);
+};
+void nu_rpc_set_ops(const struct nu_rpc_ops *ops);
+int __must_check nu_rpc_init(void);
+
+/* What this node last heard about @id. */
+void nu_route_learn(uint64_t id, unsigned node, uint64_t location);
+void nu_route_forget(uint64_t id);
+/* Sends everything in p->held on to where it has moved; p->lock not held; p is MOVED or was undone to PRESENT. */
+void nu_held_release(struct nu_proclet *p);
+/* Fails every call that waits for @node. Any core. */
+void nu_calls_node_dead(unsigned node);

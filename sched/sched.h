@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sched/ as the folders above see it: user-level threads, cores, pausing, timers, pollers.
+ *
+ * A thread belongs to one proclet for life. Its control block lies at the top of its stack, whose address is unique
+ * in the cluster, so thread and stack move as one run of bytes [sp - NU_RED_ZONE, top) and waiter lists in a heap
+ * stay valid. Nothing outside that run may be needed to go on.
+ */
+#pragma once
+
+#include "core/core.h"
+
+#define NU_RED_ZONE 128
+
+enum nu_thread_state {
+	NU_THREAD_NEW,	    /* allocated, never ran */
+	NU_THREAD_RUNNABLE, /* in a run queue */
+	NU_THREAD_RUNNING,
+	NU_THREAD_BLOCKED,  /* see `wait` */
+	NU_THREAD_PARKED,   /* would be runnable, but its proclet is frozen: in nu_proclet.parked */
+	NU_THREAD_DONE,
+};
+
+enum nu_wait {
+	NU_WAIT_NONE,
+	NU_WAIT_SYNC,	      /* mutex, condition, rwlock, semaphore, barrier, wait group, join */
+	NU_WAIT_SLEEP,
+	NU_WAIT_REPLY_LOCAL,  /* a call that was handed off on this node */
+	NU_WAIT_REPLY_REMOTE, /* a call that was sent */
+	NU_WAIT_CREDIT,
+	NU_WAIT_OUTPUT,	      /* its proclet has just moved: output is held until "relinquished" */
+	NU_WAIT_OTHER,
+};
+
+/* One thread. At the top of its stack, so every byte of it moves. */
+struct nu_thread {
+	/* What a switch touches: first line. */
+	void *sp;
+	atomic_uint running;	     /* 1 from being picked until its registers are saved again: nobody may touch its stack */
+	uint32_t state;		     /* enum nu_thread_state */
+	struct nu_proclet *proclet;  /* this node's control block: set anew on arrival */
+	struct nu_list link;	     /* run queue, parked list, waiter list, output waiters */
+	int saved_errno;
+	uint16_t core;		     /* where it runs or last ran */
+	uint8_t wait;		     /* enum nu_wait, while BLOCKED */
+	uint8_t detached;
+
+	struct nu_list proclet_link; /* nu_proclet.threads */
+	uint64_t proclet_id;
+	nu_thread_fn fn;	     /* body */
+	void *arg;
+	void *stack_low;	     /* lowest usable byte (above the guard page) */
+	uint32_t preempt_off;	     /* nesting: must not be interrupted */
+	uint32_t home_node;	     /* whose part of the stack region this stack is */
+	atomic_uint wake;	     /* claimed by the first of waker, time-out, kill: see nu_wake_claim() */
+	uint32_t joiner_gone;
+	struct nu_thread *joiner;
+	struct nu_lock join_lock;
+	uint32_t timed_out;
+
+	/* Timer: index in its core's timer heap (0: none), absolute in the proclet's clock. timer.c */
+	uint64_t deadline_ns;
+	uint32_t timer_index;
+	uint16_t timer_core;
+
+	/* Calls: rpc/ owns these. */
+	uint64_t call_id;	     /* identity of the call that it serves; nested calls derive theirs from it */
+	uint64_t call_index;
+	uint64_t wait_seq;	     /* sequence of the call whose reply it waits for; unique in the cluster with its address */
+	int32_t wait_status;
+	uint32_t wait_dest;	     /* node that was sent the call */
+	void *wait_result;
+	const struct nu_method *wait_method;
+	uint64_t call_deadline_ns;   /* nu_deadline_set_us; 0: none */
+	uint64_t reply_proclet;	     /* serving: whom to answer: proclet, thread, sequence; 0: nobody */
+	struct nu_thread *reply_thread;
+	uint64_t reply_seq;
+	uint32_t reply_node;	     /* where that proclet was when it called: a hint */
+	uint32_t serve_flags;
+	const struct nu_method *serve_method;
+	void *serve_args, *serve_result;
+	void *serve_buffer;	     /* heap block of the callee that holds large arguments, or NULL */
+	struct nu_bytes serve_out;   /* span result as given so far */
+	uint64_t rpc_scratch[4];
+};
+
+/* One kernel thread that runs user-level threads. Index in nu_node.cores. */
+struct nu_core;
+
+/* ---- where am I: both are noinline and re-read the thread pointer, since a switch may change kernel threads ---- */
+struct nu_thread *nu_thread_self(void); /* NULL in the scheduler and on foreign kernel threads */
+unsigned nu_core_self(void);		/* index of the calling core; 0 on foreign kernel threads */
+bool nu_on_core(void);
+
+/* ---- start and stop ---- */
+/*
+ * Makes nu_node.cores kernel threads (the caller is not one of them), pinned to processors where there are enough,
+ * stacks for this node, and the preemption signal. @first runs as a thread of @p on core 0.
+ */
+int __must_check nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg);
+/* Asks every core to leave its loop, joins the kernel threads. From a foreign kernel thread. Parked threads are lost. */
+void nu_sched_stop(void);
+
+/* ---- threads ---- */
+/* A thread of @p, from this core's cache of hot stacks; not yet in p->threads, not runnable. NULL: stack region or
+ * mapping limit is used up (logged once with the limit). Core or foreign kernel thread. */
+struct nu_thread *nu_thread_alloc(struct nu_proclet *p);
+/* Gives the stack back to this core's cache, or to its home node (nu_sched_ops.stack_home). Not the running one. */
+void nu_thread_free(struct nu_thread *t);
+/* Enters @t into p->threads / takes it out; p->lock held. */
+void nu_thread_link(struct nu_thread *t);
+void nu_thread_unlink(struct nu_thread *t);
+/* Prepares @t (NEW) to run fn(arg) from its stack's top; @reserve_bytes below the control block are left for the
+ * caller's use (arguments): their address is returned. Fits the stack or returns NULL. */
+void *nu_thread_prepare(struct nu_thread *t, nu_thread_fn fn, void *arg, size_t reserve_bytes);
+/* A thread whose body returned ends here: joins are answered, it is unlinked and freed. */
+void nu_thread_exit(void) __attribute__((noreturn));
+
+/*
+ * Makes a NEW or BLOCKED thread runnable: on the calling core's queue (or the next core's, from a foreign kernel
+ * thread, which is then woken). If its proclet is frozen it is parked there instead. Never switches. Any context;
+ * takes the run-queue lock, and the proclet's lock only if it is frozen.
+ */
+void nu_thread_ready(struct nu_thread *t);
+/* The same, at the head of the queue: it runs next. */
+void nu_thread_ready_first(struct nu_thread *t);
+
+/*
+ * The calling thread blocks: state BLOCKED with @wait, @unlock (may be NULL) is released once it can be woken (its
+ * waker may run it at once on another core; `running` keeps that core off its stack until its registers are saved).
+ * Returns when somebody made it ready. Runs the next runnable thread, or the scheduler.
+ */
+void nu_thread_block(enum nu_wait wait, struct nu_lock *unlock);
+/*
+ * Blocks with a deadline (ns, node's monotonic clock; 0: none). A waker must win nu_wake_claim(t) before it makes the
+ * thread ready; the timer wins it otherwise. Returns 0, or -ETIMEDOUT when the timer won.
+ * Before: nu_wake_arm(self) under the lock that orders it with its wakers.
+ */
+int nu_thread_block_until(enum nu_wait wait, struct nu_lock *unlock, uint64_t deadline_ns);
+static inline void nu_wake_arm(struct nu_thread *t)
+{
+	atomic_store_explicit(&t->wake, 1, memory_order_relaxed);
+}
+static inline bool nu_wake_claim(struct nu_thread *t)
+{
+	return atomic_exchange_explicit(&t->wake, 0, memory_order_acq_rel) == 1;
+}
+
+/*
+ * Direct hand-off, for local calls: the calling thread blocks with @wait (state BLOCKED, as above) and @to (NEW or
+ * BLOCKED, linked, claimed by the caller of this function under its proclet's lock with running = 1 and state RUNNING)
+ * runs at once on this core, through no queue. Returns when somebody makes the caller ready or hands back to it.
+ */
+void nu_thread_handoff(struct nu_thread *to, enum nu_wait wait);
+/* The calling thread ends and @to runs at once (same demands on @to). */
+void nu_thread_exit_to(struct nu_thread *to) __attribute__((noreturn));
+/* Marks @t (NEW or BLOCKED) as about to run here, for the two above; p->lock of its proclet held, not frozen. Spins
+ * until its registers are saved. */
+void nu_thread_claim(struct nu_thread *t);
+
+/* ---- pausing ---- */
+/*
+ * Stops every thread of @p where it is: runnable ones leave the run queues, running ones are interrupted (poll first,
+ * then signal, retried while they are in code that must not be interrupted), timers are taken down. On success
+ * p->frozen is set, no thread of @p has running = 1, runnable ones are in p->parked, blocked ones stay in their lists,
+ * and nothing but the caller touches heap or stacks. Counts NU_STAT_PAUSE_* per thread. The caller may be any thread
+ * that is not of @p, or a foreign kernel thread. p->frozen must be set by one caller at a time (the caller's state
+ * machine sees to that).
+ * Errors: -ETIMEDOUT after @timeout_us: everything goes on as before (thawed).
+ */
+int __must_check nu_freeze(struct nu_proclet *p, uint64_t timeout_us);
+/* Ends a freeze here, or after arrival: parked threads become runnable, timers are armed again. */
+void nu_thaw(struct nu_proclet *p);
+/* Discards every thread of a frozen proclet (their stacks are freed), for its end. */
+void nu_threads_discard(struct nu_proclet *p);
+/* A user-level thread must not be interrupted between these (nests); cheap. */
+void nu_preempt_disable(void);
+void nu_preempt_enable(void);
+
+/* ---- stacks that come from other nodes ---- */
+/* Bytes of @t to carry: [*low_p, *low_p + *len_p), frozen thread. */
+void nu_stack_live(const struct nu_thread *t, void **low_p, size_t *len_p);
+/* Makes [low, top) of a foreign (or returning) thread's stack writable here, the live part backed by pages. -ENOMEM. */
+int __must_check nu_stack_adopt(struct nu_thread *t_addr, size_t live_bytes);
+/* The thread has left: its stack's pages are dropped here; the address stays reserved for it until it ends (if the stack
+ * is ours) or is forgotten (if not). */
+void nu_stack_depart(struct nu_thread *t_addr);
+/* The bytes are here: joins thread to @p (p->lock held, p frozen): links it, parks it if it was PARKED. */
+void nu_thread_arrived(struct nu_thread *t, struct nu_proclet *p);
+/* A stack of ours ended elsewhere and comes home. Any core. */
+void nu_stack_returned(void *stack_top);
+/* Whether @t is the address of a control block that is mapped here now (a peer's word is checked with it). */
+bool nu_thread_is_here(const struct nu_thread *t);
+
+/* ---- timers ---- */
+uint64_t nu_mono_ns(void); /* the node's monotonic clock */
+/* Calls @fn(arg) in scheduler context of the calling core after @after_ns; one shot; must not block. */
+int __must_check nu_timer_call(uint64_t after_ns, void (*fn)(void *arg), void *arg);
+
+/* ---- calling up ---- */
+
+/* Something that a core polls (UCX workers, completion queues). Each is called on each core. */
+struct nu_poller {
+	/* Progress; returns events handled. Scheduler context: no thread, must not block; may make threads ready. */
+	unsigned (*poll)(unsigned core);
+	/* Send what is batched; called when the queue has run dry and every NU_POLL_TICKS switches. */
+	void (*flush)(unsigned core);
+	/* Before sleeping: arm; returns a file descriptor to wait on (readable: poll again), -1 for none, -EBUSY if events
+	 * are pending and the core must not sleep. */
+	int (*arm)(unsigned core);
+	/* On the core's own kernel thread at start and stop. */
+	int (*core_start)(unsigned core);
+	void (*core_stop)(unsigned core);
+};
+int __must_check nu_poller_add(const struct nu_poller *p); /* before nu_sched_start */
+
+struct nu_sched_ops {
+	/* A stack of node @home ended here. */
+	void (*stack_home)(unsigned home, void *stack_top);
+	/* A thread ran over its stack's guard page, or crashed: names it (signal context; must be signal-safe). */
+	void (*crashed)(struct nu_thread *t, int signo, void *addr);
+};
+void nu_sched_set_ops(const struct nu_sched_ops *ops);
+
+/* Runs fn(arg) soon in scheduler context of @core (from any kernel thread), waking it. */
+int __must_check nu_core_post(unsigned core, void (*fn)(void *arg), void *arg);
