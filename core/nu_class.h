@@ -59,6 +59,8 @@ NU_API void nu_out_str(struct nu_out *out, const char *s);
 
 /* ---- what the stubs call ---- */
 
+struct nu_options;
+
 /* Calls @m on @target and waits. @result: FIXED and REF: result_bytes; SPAN: struct nu_bytes whose data is a block of
  * the calling proclet's heap, freed by the caller; NONE: NULL. */
 NU_API int __must_check nu_call(struct nu_ref target, const struct nu_method *m, const void *args, void *result);
@@ -78,5 +80,3 @@ NU_API int __must_check nu_create_async(const struct nu_class *cls, const struct
 					struct nu_future *f);
 /* Waits and returns the call's status; later calls return it again. -EINVAL: nothing was started. */
 NU_API int nu_future_wait(struct nu_future *f);
-
-struct nu_options;
