@@ -4,6 +4,10 @@
  */
 #pragma once
 
+/* The runtime's own files have their warnings from the build, not from the header. */
+#ifndef NU_LENIENT
+#define NU_LENIENT
+#endif
 #include "nu.h"
 
 #include <stdatomic.h>
@@ -19,6 +23,12 @@
 #define NU_KIB ((size_t)1 << 10)
 #define NU_MIB ((size_t)1 << 20)
 #define NU_GIB ((size_t)1 << 30)
+
+/*
+ * The C library's own errno, right after a call of it: what the runtime looks at (nu.h's errno is the program's, and
+ * belongs to sched/). Not across anything that may switch threads.
+ */
+#define nu_sys_errno (*__errno_location())
 
 /* ---- log: for the rare. Levels by NU_LOG=error|warn|info|debug (default warn). log.c ---- */
 
@@ -181,6 +191,9 @@ struct nu_node {
 	uint64_t incarnation;
 };
 extern struct nu_node nu_node;
+/* What a one-node job has: every processor we may run on, half of the memory we may use. A constructor has set nu_node
+ * to it before main() and before constructors without a priority. */
+void nu_node_defaults(struct nu_node *n);
 
 /* ---- image: the objects mapped in this process. image.c ---- */
 
@@ -231,10 +244,26 @@ int __must_check nu_extent_install(struct nu_extent *e, void *at);
 /* Moves the pages back home (if installed) and gives the extent back. Idle whole chunks return to the system. */
 void nu_extent_put(struct nu_extent *e);
 struct nu_pool_stats {
-	size_t budget_bytes, used_bytes, mapped_bytes, reserve_bytes;
+	size_t budget_bytes, used_bytes, mapped_bytes;
+	size_t reserve_bytes; /* free and backed just now */
 	unsigned chunks;
 };
 void nu_pool_stats(struct nu_pool_stats *s_p);
+/*
+ * Backs up to @max_bytes more (0: all that is missing) of the pre-faulted reserve; takes about 0.7 ms a MiB, so an idle
+ * place calls it in small steps, and never the blackout. Return: bytes that it backed, 0 when the reserve is full, or
+ * -ENOMEM. Any kernel thread.
+ */
+ssize_t nu_pool_refill(size_t max_bytes);
+
+/*
+ * Mappings are limited (vm.max_map_count). Whoever makes lasting ones promises them here first and gives the promise
+ * back when they are gone. Errors: -ENOMEM, naming the limit. Any kernel thread. maps.c
+ */
+int __must_check nu_maps_reserve(unsigned n);
+void nu_maps_release(unsigned n);
+/* Mappings promised now, and how many may be (for nu_info). */
+void nu_maps_stats(unsigned *used_p, unsigned *max_p);
 
 /* ---- heap: a slab allocator wholly inside a segment. heap.c ---- */
 
@@ -267,6 +296,9 @@ size_t nu_heap_live_bytes(const struct nu_heap *h);
 size_t nu_heap_mapped_bytes(const struct nu_heap *h);
 /* After the bytes have arrived on another node with @mapped_bytes mapped. */
 void nu_heap_arrived(struct nu_heap *h, size_t mapped_bytes);
+/* Gives what the per-core caches hold back, so that nu_heap_used_end() is as low as it can be: worth doing before a
+ * move. The caller holds the proclet still. */
+void nu_heap_settle(struct nu_heap *h);
 /* Checks every structure (tests); 0 or -EIO with the fault logged. */
 int nu_heap_check(const struct nu_heap *h);
 
@@ -332,6 +364,8 @@ struct nu_proclet {
 
 	unsigned moved_to;
 	uint64_t moved_location;
+	unsigned moved_from;	       /* ARRIVING, or while output is held: the source */
+	bool move_claimed;	       /* somebody is moving or freeing it */
 
 	unsigned nextents;
 	struct nu_extent extents[NU_EXTENTS_MAX];
@@ -352,10 +386,19 @@ static inline struct nu_proclet *nu_proclet_lookup(uint64_t id)
 	return p && atomic_load_explicit(&p->id, memory_order_relaxed) == id ? p : NULL;
 }
 int __must_check nu_proclet_table_init(void);
-/* A control block for @id in state NONE, entered into the table; -EEXIST another tenant is there, -ENOMEM. */
+/* A control block for @id in state NONE, entered into the table; -EEXIST another tenant is there, -ENOMEM, -EINVAL id 0.
+ * Neither this nor the next with a proclet's lock held: nu_proclet_for_each() takes them the other way round. */
 int __must_check nu_proclet_enter(uint64_t id, struct nu_proclet **p_p);
 /* Takes it out of the table and recycles it. The caller knows that nobody will look at it with this id again. */
 void nu_proclet_leave(struct nu_proclet *p);
+/* Makes the heap's first @want bytes usable: extents from the pool, installed at the segment. A nu_heap_grow_fn with
+ * the control block as @arg. Errors: -ENOMEM (pool, mappings, NU_EXTENTS_MAX, capacity). proclet.c */
+int nu_proclet_map(void *proclet, size_t want_bytes, size_t *mapped_p);
+/* Takes extents that hold [0, len_bytes) of a heap that will arrive, every page backed; not installed yet. */
+int __must_check nu_proclet_reserve(struct nu_proclet *p, size_t len_bytes);
+int __must_check nu_proclet_install(struct nu_proclet *p);
+/* Gives all extents back. */
+void nu_proclet_unmap(struct nu_proclet *p);
 /* Calls @fn for each proclet of this node; the lock is held: @fn must not block. */
 void nu_proclet_for_each(void (*fn)(struct nu_proclet *p, void *arg), void *arg);
 
@@ -389,14 +432,19 @@ extern struct nu_stat_core nu_stat_cores[NU_MAX_CORES];
 #define nu_stat_add(core, which, n) (nu_stat_cores[core].v[which] += (n))
 void nu_stat_add_shared(enum nu_stat which, uint64_t n);
 uint64_t nu_stat_sum(enum nu_stat which);
+/* Blackouts of arrivals, as in struct nu_stats: count, sum, max, histogram. Any thread. blackout.c */
+void nu_blackout_add(uint64_t ns);
+void nu_blackout_read(struct nu_stats *s);
 
 /* ---- codecs: codec.c; descriptors are made by the macros of nu_class.h ---- */
 
-/* Bytes that the spans of @args add to sizeof(args) on the wire, each aligned to 8. -EMSGSIZE beyond NU_MESSAGE_MAX. */
 #define NU_MESSAGE_MAX_BYTES ((size_t)16 << 20)
+/* Bytes that the spans of @args add to the struct of arguments padded to 8; 0 if the method has no fields. -EMSGSIZE:
+ * together more than NU_MESSAGE_MAX_BYTES. */
 ssize_t nu_codec_args_bytes(const struct nu_method *m, const void *args);
-/* Writes args and their spans to @to (nu_codec_args_bytes() long). */
+/* Writes args and their spans to @to: args_bytes without fields, else args_bytes padded to 8 and the above. */
 void nu_codec_args_pack(const struct nu_method *m, const void *args, void *to);
-/* Turns packed bytes at @buf (writable, 16-aligned, kept until the method returns) into args in place: span pointers
- * are set to the bytes that follow. -EBADMSG if any length or offset does not fit in @len. */
+/* Turns packed bytes at @buf (writable, 8-aligned, kept until the method returns) into args in place: span pointers
+ * are set to the bytes that follow. -EBADMSG: a length does not fit in @len or leaves bytes over, a string has no NUL,
+ * a function is not the program's. */
 int __must_check nu_codec_args_unpack(const struct nu_method *m, void *buf, size_t len);

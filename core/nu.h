@@ -182,6 +182,8 @@ NU_API int nu_node_restore(unsigned node, unsigned *moved_p);
 
 /* ---- counters ---- */
 
+#define NU_STATS_PAUSES 7
+
 /* Figures of one node since its start, or as they are now where the name says `now`. */
 struct nu_stats {
 	uint64_t calls_local, calls_sent, calls_served, calls_forwarded, calls_held;
@@ -191,8 +193,11 @@ struct nu_stats {
 	uint64_t moves_in, moves_out, moves_undone, move_bytes;
 	uint64_t heap_bytes_now, pool_bytes_now;
 	uint64_t blackout_ns_count, blackout_ns_sum, blackout_ns_max; /* of moves in, from pause to resume */
-	uint64_t blackout_ns_hist[64];				      /* bucket i: [2^(i/2)] half-octaves, ns */
+	uint64_t blackout_ns_hist[64]; /* bucket i: from 2^(i/2) ns for even i, 1.5 * 2^((i-1)/2) for odd */
 	uint64_t bad_messages, stale_calls;
+	/* Threads paused for a move, by what they were doing: running, runnable, sleeping, blocked on a primitive, waiting
+	 * for a local call's reply, for a remote call's, serving a call whose caller has moved. */
+	uint64_t pauses[NU_STATS_PAUSES];
 };
 
 /* Reads the counters of @node. Context: a proclet's thread; may switch. Errors: -EINVAL, -EHOSTDOWN. */

@@ -4,6 +4,10 @@
  */
 #pragma once
 
+#include <stdlib.h>
+
+#include "nu_args.h"
+
 /* ---- descriptors: what the macros make and the runtime reads ---- */
 
 enum nu_field_kind {
@@ -24,7 +28,7 @@ enum nu_result_kind {
 	NU_RESULT_NONE,
 	NU_RESULT_FIXED, /* scalar, declared struct, function reference */
 	NU_RESULT_REF,	 /* the caller gets a counted reference */
-	NU_RESULT_SPAN,	 /* string, bytes, vector: struct nu_bytes at the caller (count in items for vectors) */
+	NU_RESULT_SPAN, /* string, bytes, vector: struct nu_bytes at the caller (count in items for vectors) */
 };
 
 struct nu_out;
@@ -36,7 +40,7 @@ struct nu_method {
 	const struct nu_field *fields;
 	uint32_t nfields;
 	uint32_t args_bytes;
-	uint32_t result_bytes;	/* in the callee: FIXED, REF */
+	uint32_t result_bytes; /* in the callee: FIXED, REF */
 	uint16_t result_kind;
 	uint16_t result_item_bytes; /* SPAN */
 	uint64_t magic;
@@ -63,20 +67,385 @@ struct nu_options;
 
 /* Calls @m on @target and waits. @result: FIXED and REF: result_bytes; SPAN: struct nu_bytes whose data is a block of
  * the calling proclet's heap, freed by the caller; NONE: NULL. */
-NU_API int __must_check nu_call(struct nu_ref target, const struct nu_method *m, const void *args, void *result);
-NU_API int __must_check nu_create(const struct nu_class *cls, const struct nu_options *options, const void *args,
-				  struct nu_ref *ref_p);
+NU_API int __must_check nu_call(struct nu_ref target, const struct nu_method *m, const void *args,
+				void *result);
+NU_API int __must_check nu_create(const struct nu_class *cls, const struct nu_options *options,
+				  const void *args, struct nu_ref *ref_p);
 
 /* A call under way. Lies in the caller's heap or stack until waited for. */
 struct nu_future {
 	struct nu_thread *thread; /* runs the call; NULL: none */
 	int status;
-	struct nu_ref ref;	  /* of an asynchronous create */
+	struct nu_ref ref; /* of an asynchronous create */
 };
 /* Starts the call; @args are copied before it returns, @result is written before nu_future_wait() returns. */
-NU_API int __must_check nu_call_async(struct nu_ref target, const struct nu_method *m, const void *args, void *result,
-				      struct nu_future *f);
-NU_API int __must_check nu_create_async(const struct nu_class *cls, const struct nu_options *options, const void *args,
-					struct nu_future *f);
+NU_API int __must_check nu_call_async(struct nu_ref target, const struct nu_method *m, const void *args,
+				      void *result, struct nu_future *f);
+NU_API int __must_check nu_create_async(const struct nu_class *cls, const struct nu_options *options,
+					const void *args, struct nu_future *f);
 /* Waits and returns the call's status; later calls return it again. -EINVAL: nothing was started. */
 NU_API int nu_future_wait(struct nu_future *f);
+
+/* ---- what a program writes ---- */
+
+/*
+ * Mixing pointers with integers, pointers of two types, calling an undeclared stub, ignoring a status and handing a
+ * double to an integer are mistakes that compilers only warn about, if at all. In a file that includes this header
+ * they are errors. A file that must be lenient defines NU_LENIENT first: ignored results and lost fractions are then
+ * up to its own flags.
+ */
+#pragma GCC diagnostic error "-Wint-conversion"
+#pragma GCC diagnostic error "-Wincompatible-pointer-types"
+#pragma GCC diagnostic error "-Wimplicit-function-declaration"
+#ifndef NU_LENIENT
+#pragma GCC diagnostic error "-Wunused-result"
+#pragma GCC diagnostic error "-Wfloat-conversion"
+#endif
+
+/*
+ * Kinds of arguments, of which a class or method may have up to 24:
+ *   val(T, n)   a scalar T n
+ *   obj(S, n)   a declared struct by value: struct S n
+ *   str(n)      struct nu_str n; followed by a NUL in the callee
+ *   bytes(n)    struct nu_bytes n
+ *   vec(V, n)   struct V n, declared by NU_VEC or NU_VEC_OBJ: items and count
+ *   ref(C, n)   a typed reference, struct C_ref n, borrowed until the method returns
+ *   weak(C, n)  a weak one, struct C_weak n: not counted, may outlive what it refers to
+ *   fn(F, n)    a function of the program; F is a typedef of a pointer to function
+ * Strings, bytes and vectors are copied: in the callee they are gone when the method returns; NULL stays NULL.
+ *
+ * Kinds of results:
+ *   none, val(T), obj(S), ref(C), weak(C), fn(F)   C_do_name() returns it; of ref(C) the caller gets a count of its
+ *                       own, while the one that the method's proclet holds stays its own
+ *   str, bytes, vec(V)  C_do_name() returns void, takes a last `struct nu_out *out` and calls nu_out_str(),
+ *                       nu_out_bytes() or nu_out_vec(). At the caller the memory is its own, for free(); NULL
+ *                       if the method gave nothing.
+ */
+
+/* Gives a vector as the result: NU_VEC(words, uint32_t), method result vec(words): nu_out_vec(out, words, items, n) */
+#define nu_out_vec(out, V, items, count) V##_nu_out((out), (items), (count))
+
+/*
+ * Declares struct S, which may cross, by its members: val(T, n), arr(T, n, COUNT) for T n[COUNT], obj(S2, n),
+ * weak(C, n). For example NU_STRUCT(point, val(double, x), val(double, y), arr(char, name, 16));
+ */
+#define NU_STRUCT(S, ...)                                                                                    \
+	NU_EACH(NU_S_EXPECT, ~, __VA_ARGS__)                                                                 \
+	struct S {                                                                                           \
+		NU_EACH(NU_S_MEMBER, ~, __VA_ARGS__)                                                         \
+	};                                                                                                   \
+	enum { struct_##S##_is_not_declared_with_NU_STRUCT = 1 }
+
+/* Declares struct V { const T *items; size_t count; } for scalars T; NU_VEC_OBJ for a declared struct. */
+#define NU_VEC(V, T)                                                                                         \
+	NU_ASSERT_SCALAR(T, "item of vector " #V)                                                            \
+	NU_VEC_(V, T)
+#define NU_VEC_OBJ(V, S)                                                                                     \
+	NU_ASSERT_STRUCT(S, "item of vector " #V)                                                            \
+	NU_VEC_(V, struct S)
+#define NU_VEC_(V, T)                                                                                        \
+	_Static_assert(_Alignof(T) <= 8 && sizeof(T) < 65536,                                                \
+		       "vector " #V ": its items are too large or aligned to more than 8 bytes");            \
+	struct V {                                                                                           \
+		const T *items;                                                                              \
+		size_t count;                                                                                \
+	};                                                                                                   \
+	enum { vec_##V##_is_not_declared_with_NU_VEC = 1 };                                                  \
+	static inline NU_UNUSED void V##_nu_out(struct nu_out *out, const T *items, size_t count)            \
+	{                                                                                                    \
+		nu_out_bytes(out, items, count * sizeof(T));                                                 \
+	}                                                                                                    \
+	NU_SEMICOLON
+
+/*
+ * NU_CLASS(C, constructor's argument kinds...) after the definition of struct C, the root object (zeroed at first).
+ * You write     int C_init(struct C *self, args...)                                      0 or a negative errno
+ * You get       struct C_ref, a counted reference; struct C_weak, one that does not count. {{0}} is none.
+ *   int  C_create(const struct nu_options *, args..., struct C_ref *ref_p)               options may be NULL
+ *   int  C_create_async(const struct nu_options *, args..., struct C_create_future *f)
+ *   int  C_create_wait(struct C_create_future *f, struct C_ref *ref_p)
+ *   int  C_ref_get(struct C_ref)           one more count for the calling proclet, as nu_ref_get()
+ *   int  C_ref_put(struct C_ref *)         gives it back and empties it, as nu_ref_put(); 0 if it was empty
+ *   struct C_weak C_weak(struct C_ref)     the weak reference to the same proclet
+ *   int  C_weak_get(struct C_weak, struct C_ref *strong_p)      -ESTALE: it is gone
+ *   struct C_weak C_self(void)             the calling proclet, which must be a C
+ * A header that hides struct C has NU_CLASS_DECLARE(C, kinds...) instead, and one file NU_CLASS_DEFINE(C).
+ */
+#define NU_CLASS(C, ...)                                                                                     \
+	NU_CLASS_DECLARE(C, __VA_ARGS__);                                                                    \
+	NU_CLASS_DEFINE(C)
+
+/* The proclet's last act: you write void C_fini(struct C *self), called before the heap is freed. Beside NU_CLASS. */
+#define NU_CLASS_FINI(C)                                                                                     \
+	void C##_fini(struct C *self);                                                                       \
+	NU_SHARED void C##_nu_fini(void *nu_self)                                                            \
+	{                                                                                                    \
+		C##_fini(nu_self);                                                                           \
+	}                                                                                                    \
+	NU_SEMICOLON
+
+/*
+ * NU_METHOD(C, name, RESULT, argument kinds...) after NU_CLASS(C).
+ * You write     RESULT C_do_name(struct C *self, args...)        runs in the proclet, on a thread of its own
+ * You get       int C_name(struct C_ref, args..., T *result_p)
+ *               int C_name_async(struct C_ref, args..., struct C_name_future *f)
+ *               int C_name_wait(struct C_name_future *f, T *result_p)
+ * No result_p with none. They return 0 or what became of the call: -ESTALE no such proclet any more; -EHOSTDOWN its
+ * node died; -ETIMEDOUT nobody knows whether it ran; -EMSGSIZE too large; -ENOMEM; -EDEADLK. What the
+ * method itself has to say is in *result_p, which is untouched on failure; strings, bytes, vectors and references are
+ * handed out by the first wait only. Context: a proclet's thread; they switch.
+ */
+#define NU_METHOD(C, name, R, ...)                                                                           \
+	NU_ASSERT_CLASS(C, "the class of method " #name)                                                     \
+	NU_R_EXPECT(R)                                                                                       \
+	NU_EACH(NU_EXPECT, ~, __VA_ARGS__)                                                                   \
+	NU_CAT(NU_BODY_, NU_R_SORT_##R)                                                                      \
+	(C##_do_##name, NU_R_TYPE_##R, (struct C * self NU_EACH(NU_PARAM, ~, __VA_ARGS__)));                 \
+	NU_ARGUMENTS(C##_##name, __VA_ARGS__);                                                               \
+	static void C##_##name##_nu_run(void *nu_self, void *nu_in, void *nu_result, struct nu_out *nu_out)  \
+	{                                                                                                    \
+		struct C##_##name##_args *nu_args = nu_in;                                                   \
+		(void)nu_args, (void)nu_result, (void)nu_out;                                                \
+		NU_CAT(NU_RUN_, NU_R_SORT_##R)                                                               \
+		(C##_do_##name, NU_R_TYPE_##R, (nu_self NU_EACH(NU_GET, ~, __VA_ARGS__)));                   \
+	}                                                                                                    \
+	NU_DESCRIPTOR(C##_##name, #C, #name,                                                                 \
+		      NU_CAT(NU_RESULT_, NU_R_SORT_##R)(NU_R_TYPE_##R, NU_R_ITEM_##R));                      \
+	NU_CAT(NU_STUB_, NU_R_SORT_##R)                                                                      \
+	(C##_##name, NU_R_TYPE_##R, NU_R_ITEM_##R,                                                           \
+	 (struct C##_ref nu_target NU_EACH(NU_PARAM, ~, __VA_ARGS__)), (NU_EACH(NU_SET, ~, __VA_ARGS__)))    \
+		NU_CAT(NU_FUTURE_, NU_R_SORT_##R)(C##_##name, NU_R_TYPE_##R,                                 \
+						  NU_R_ITEM_##R) static inline NU_STUB int                   \
+			C##_##name##_async(struct C##_ref nu_target NU_EACH(NU_PARAM, ~, __VA_ARGS__),       \
+					   struct C##_##name##_future *nu_f)                                 \
+	{                                                                                                    \
+		struct C##_##name##_args nu_args = {NU_EACH(NU_SET, ~, __VA_ARGS__)};                        \
+		*nu_f = (struct C##_##name##_future){.base = {.thread = NULL}};                              \
+		return nu_call_async(nu_target.ref, &C##_##name##_method, &nu_args,                          \
+				     NU_CAT(NU_RESULT_P_, NU_R_SORT_##R)(nu_f), &nu_f->base);                \
+	}                                                                                                    \
+	NU_SEMICOLON
+
+/* A closure is a method that the class need not know: any file may add one. It runs beside the proclet's data. */
+#define NU_CLOSURE NU_METHOD
+
+/*
+ * Declares a reference that is given back where its scope ends, empty at first: NU_SCOPED(kv, store). Copying it does
+ * not count; use C_ref_get() for a second one.
+ */
+#define NU_SCOPED(C, p) struct C##_ref p __attribute__((cleanup(C##_nu_scope_end))) = {{0}}
+
+/*
+ * Declares the future of C_name_async() or, with the name `create`, of C_create_async(). If it was not waited for, the
+ * end of its scope waits, and frees or gives back a result that nobody took.
+ */
+#define NU_SCOPED_FUTURE(C, name, f)                                                                         \
+	struct C##_##name##_future f                                                                         \
+		__attribute__((cleanup(C##_##name##_nu_scope_end))) = {.base = {.thread = NULL}}
+
+/* ---- what the macros above are made of ---- */
+
+#define NU_UNUSED	__attribute__((unused))
+#define NU_STUB		__must_check NU_UNUSED
+#define NU_SHARED	__attribute__((weak, visibility("hidden"))) /* one for all files that include the class */
+#define NU_UNPAREN(...) __VA_ARGS__
+#define NU_SEMICOLON	_Static_assert(1, "")
+
+/* The struct of arguments, and which of its members are more than plain bytes. */
+#define NU_ARGUMENTS(N, ...)                                                                                 \
+	struct N##_args {                                                                                    \
+		NU_EACH(NU_MEMBER, ~, __VA_ARGS__)                                                           \
+	};                                                                                                   \
+	static const struct nu_field N##_nu_fields[] = {NU_EACH(NU_ENTRY, N##_args, __VA_ARGS__){0, 0, 0}}
+/*
+ * Each file that includes a class emits whole descriptors into the section, and all files use the same one of them:
+ * the address is what travels.
+ */
+#define NU_DESCRIPTOR(N, class_text, name_text, ...)                                                         \
+	extern NU_SHARED const struct nu_method N##_method;                                                  \
+	NU_SHARED __attribute__((section("nu_methods"), used))                                               \
+	const struct nu_method N##_method = {.class_name = class_text,                                       \
+					     .name = name_text,                                              \
+					     .run = N##_nu_run,                                              \
+					     .fields = N##_nu_fields,                                        \
+					     .nfields =                                                      \
+						     sizeof(N##_nu_fields) / sizeof(N##_nu_fields[0]) - 1,   \
+					     .args_bytes = sizeof(struct N##_args),                          \
+					     .magic = NU_METHOD_MAGIC,                                       \
+					     __VA_ARGS__}
+#define NU_RESULT_is_none(T, ITEM)  .result_kind = NU_RESULT_NONE
+#define NU_RESULT_is_fixed(T, ITEM) .result_kind = NU_RESULT_FIXED, .result_bytes = sizeof(T)
+#define NU_RESULT_is_ref(T, ITEM)   .result_kind = NU_RESULT_REF, .result_bytes = sizeof(T)
+#define NU_RESULT_is_span(T, ITEM)  .result_kind = NU_RESULT_SPAN, .result_item_bytes = ITEM
+
+/* The body's prototype, and the call of it. */
+#define NU_BODY_is_none(F, T, PARAMS)  void F PARAMS
+#define NU_BODY_is_fixed(F, T, PARAMS) T F PARAMS
+#define NU_BODY_is_ref(F, T, PARAMS)   T F PARAMS
+#define NU_BODY_is_span(F, T, PARAMS)  void F(NU_UNPAREN PARAMS, struct nu_out *nu_out)
+#define NU_RUN_is_none(F, T, ARGS)     F ARGS
+#define NU_RUN_is_fixed(F, T, ARGS)    *(T *)nu_result = F ARGS
+#define NU_RUN_is_ref(F, T, ARGS)      *(T *)nu_result = F ARGS
+#define NU_RUN_is_span(F, T, ARGS)     F(NU_UNPAREN ARGS, nu_out)
+
+/* The synchronous stub. */
+#define NU_STUB_is_none(N, T, ITEM, PARAMS, SETS)                                                            \
+	static inline NU_STUB int N PARAMS                                                                   \
+	{                                                                                                    \
+		struct N##_args nu_args = {NU_UNPAREN SETS};                                                 \
+		return nu_call(nu_target.ref, &N##_method, &nu_args, NULL);                                  \
+	}
+#define NU_STUB_is_fixed(N, T, ITEM, PARAMS, SETS)                                                           \
+	static inline NU_STUB int N(NU_UNPAREN PARAMS, T *nu_result_p)                                       \
+	{                                                                                                    \
+		struct N##_args nu_args = {NU_UNPAREN SETS};                                                 \
+		return nu_call(nu_target.ref, &N##_method, &nu_args, nu_result_p);                           \
+	}
+#define NU_STUB_is_ref NU_STUB_is_fixed
+#define NU_STUB_is_span(N, T, ITEM, PARAMS, SETS)                                                            \
+	static inline NU_STUB int N(NU_UNPAREN PARAMS, T *nu_result_p)                                       \
+	{                                                                                                    \
+		struct N##_args nu_args = {NU_UNPAREN SETS};                                                 \
+		struct nu_bytes nu_got = {NULL, 0};                                                          \
+		int nu_ret = nu_call(nu_target.ref, &N##_method, &nu_args, &nu_got);                         \
+		if (!nu_ret)                                                                                 \
+			*nu_result_p = (T){nu_got.data, nu_got.len_bytes / (ITEM)};                          \
+		return nu_ret;                                                                               \
+	}
+
+/* The future, waiting for it, and its scope's end. */
+#define NU_RESULT_P_is_none(f)	NULL
+#define NU_RESULT_P_is_fixed(f) (&(f)->value)
+#define NU_RESULT_P_is_ref(f)	(&(f)->value)
+#define NU_RESULT_P_is_span(f)	(&(f)->value)
+#define NU_FUTURE_is_none(N, T, ITEM)                                                                        \
+	struct N##_future {                                                                                  \
+		struct nu_future base;                                                                       \
+	};                                                                                                   \
+	static inline NU_STUB int N##_wait(struct N##_future *nu_f)                                          \
+	{                                                                                                    \
+		return nu_future_wait(&nu_f->base);                                                          \
+	}                                                                                                    \
+	NU_FUTURE_END(N, (void)0)
+#define NU_FUTURE_is_fixed(N, T, ITEM)                                                                       \
+	NU_FUTURE_TYPE(N, T)                                                                                 \
+	NU_FUTURE_WAIT(N, T, *nu_result_p = nu_f->value)                                                     \
+	NU_FUTURE_END(N, (void)0)
+#define NU_FUTURE_is_ref(N, T, ITEM)                                                                         \
+	NU_FUTURE_TYPE(N, T)                                                                                 \
+	NU_FUTURE_WAIT(N, T, (*nu_result_p = nu_f->value, nu_f->value = (T){{0}}))                           \
+	NU_FUTURE_END(N, nu_f->value.ref.id ? (void)nu_ref_put(nu_f->value.ref) : (void)0)
+#define NU_FUTURE_is_span(N, T, ITEM)                                                                        \
+	NU_FUTURE_TYPE(N, struct nu_bytes)                                                                   \
+	NU_FUTURE_WAIT(N, T,                                                                                 \
+		       (*nu_result_p = (T){nu_f->value.data, nu_f->value.len_bytes / (ITEM)},                \
+			nu_f->value = (struct nu_bytes){NULL, 0}))                                           \
+	NU_FUTURE_END(N, free((void *)(uintptr_t)nu_f->value.data))
+#define NU_FUTURE_TYPE(N, T)                                                                                 \
+	struct N##_future {                                                                                  \
+		struct nu_future base;                                                                       \
+		T value;                                                                                     \
+	};
+#define NU_FUTURE_WAIT(N, T, TAKE)                                                                           \
+	static inline NU_STUB int N##_wait(struct N##_future *nu_f, T *nu_result_p)                          \
+	{                                                                                                    \
+		int nu_ret = nu_future_wait(&nu_f->base);                                                    \
+		if (!nu_ret)                                                                                 \
+			TAKE;                                                                                \
+		return nu_ret;                                                                               \
+	}
+#define NU_FUTURE_END(N, DROP)                                                                               \
+	static inline NU_UNUSED void N##_nu_scope_end(struct N##_future *nu_f)                               \
+	{                                                                                                    \
+		if (!nu_future_wait(&nu_f->base))                                                            \
+			DROP;                                                                                \
+	}
+
+/* The class without its root object: references and creation. */
+#define NU_CLASS_DECLARE(C, ...)                                                                             \
+	enum { class_##C##_is_not_declared_with_NU_CLASS = 1 };                                              \
+	struct C;                                                                                            \
+	struct C##_ref {                                                                                     \
+		struct nu_ref ref;                                                                           \
+	};                                                                                                   \
+	struct C##_weak {                                                                                    \
+		struct nu_ref ref;                                                                           \
+	};                                                                                                   \
+	NU_EACH(NU_EXPECT, ~, __VA_ARGS__)                                                                   \
+	int C##_init(struct C *self NU_EACH(NU_PARAM, ~, __VA_ARGS__));                                      \
+	NU_ARGUMENTS(C##_init, __VA_ARGS__);                                                                 \
+	static void C##_init_nu_run(void *nu_self, void *nu_in, void *nu_result, struct nu_out *nu_out)      \
+	{                                                                                                    \
+		struct C##_init_args *nu_args = nu_in;                                                       \
+		(void)nu_args, (void)nu_out;                                                                 \
+		*(int *)nu_result = C##_init(nu_self NU_EACH(NU_GET, ~, __VA_ARGS__));                       \
+	}                                                                                                    \
+	NU_DESCRIPTOR(C##_init, #C, "init", NU_RESULT_is_fixed(int, 0));                                     \
+	extern __attribute__((visibility("hidden"))) const struct nu_class C##_class;                        \
+	static inline NU_STUB int C##_create(const struct nu_options *nu_o NU_EACH(NU_PARAM, ~,              \
+										   __VA_ARGS__),             \
+					     struct C##_ref *nu_ref_p)                                       \
+	{                                                                                                    \
+		struct C##_init_args nu_args = {NU_EACH(NU_SET, ~, __VA_ARGS__)};                            \
+		return nu_create(&C##_class, nu_o, &nu_args, &nu_ref_p->ref);                                \
+	}                                                                                                    \
+	struct C##_create_future {                                                                           \
+		struct nu_future base;                                                                       \
+	};                                                                                                   \
+	static inline NU_STUB int C##_create_async(const struct nu_options *nu_o NU_EACH(NU_PARAM, ~,        \
+											 __VA_ARGS__),       \
+						   struct C##_create_future *nu_f)                           \
+	{                                                                                                    \
+		struct C##_init_args nu_args = {NU_EACH(NU_SET, ~, __VA_ARGS__)};                            \
+		*nu_f = (struct C##_create_future){.base = {.thread = NULL}};                                \
+		return nu_create_async(&C##_class, nu_o, &nu_args, &nu_f->base);                             \
+	}                                                                                                    \
+	static inline NU_STUB int C##_create_wait(struct C##_create_future *nu_f, struct C##_ref *nu_ref_p)  \
+	{                                                                                                    \
+		int nu_ret = nu_future_wait(&nu_f->base);                                                    \
+		if (!nu_ret)                                                                                 \
+			(nu_ref_p->ref = nu_f->base.ref, nu_f->base.ref = (struct nu_ref){0});               \
+		return nu_ret;                                                                               \
+	}                                                                                                    \
+	NU_FUTURE_END(C##_create, nu_f->base.ref.id ? (void)nu_ref_put(nu_f->base.ref) : (void)0)            \
+	NU_REFERENCES(C)
+
+#define NU_REFERENCES(C)                                                                                     \
+	static inline NU_STUB int C##_ref_get(struct C##_ref nu_p)                                           \
+	{                                                                                                    \
+		return nu_ref_get(nu_p.ref);                                                                 \
+	}                                                                                                    \
+	static inline NU_UNUSED int C##_ref_put(struct C##_ref *nu_p)                                        \
+	{                                                                                                    \
+		int nu_ret = nu_p->ref.id ? nu_ref_put(nu_p->ref) : 0;                                       \
+		nu_p->ref.id = 0;                                                                            \
+		return nu_ret;                                                                               \
+	}                                                                                                    \
+	static inline NU_UNUSED void C##_nu_scope_end(struct C##_ref *nu_p)                                  \
+	{                                                                                                    \
+		C##_ref_put(nu_p);                                                                           \
+	}                                                                                                    \
+	static inline NU_UNUSED struct C##_weak C##_weak(struct C##_ref nu_p)                                \
+	{                                                                                                    \
+		return (struct C##_weak){nu_p.ref};                                                          \
+	}                                                                                                    \
+	static inline NU_STUB int C##_weak_get(struct C##_weak nu_w, struct C##_ref *nu_strong_p)            \
+	{                                                                                                    \
+		int nu_ret = nu_ref_get(nu_w.ref);                                                           \
+		if (!nu_ret)                                                                                 \
+			nu_strong_p->ref = nu_w.ref;                                                         \
+		return nu_ret;                                                                               \
+	}                                                                                                    \
+	static inline NU_UNUSED struct C##_weak C##_self(void)                                               \
+	{                                                                                                    \
+		return (struct C##_weak){nu_self()};                                                         \
+	}                                                                                                    \
+	NU_SEMICOLON
+
+/* The class itself. Without NU_CLASS_FINI in any file the weak symbol is missing, and its address NULL. */
+#define NU_CLASS_DEFINE(C)                                                                                   \
+	NU_SHARED void C##_nu_fini(void *nu_self);                                                           \
+	NU_SHARED const struct nu_class C##_class = {.name = #C,                                             \
+						     .root_bytes = sizeof(struct C),                         \
+						     .init = &C##_init_method,                               \
+						     .fini = C##_nu_fini}

@@ -39,3 +39,7 @@ void nu_move_set_ops(const struct nu_move_ops *ops);
 int __must_check nu_move_init(void);
 /* Moves a proclet of this node to @to. Thread context, a thread of this node's own proclet. Errors as nu_migrate(). */
 int __must_check nu_move_out(uint64_t id, unsigned to);
+/* Node @node is dead: what was to come from it will not, what has been pulled from it stays. Thread context. */
+void nu_move_node_dead(unsigned node);
+/* Takes the threads of a frozen proclet that leaves or ends out of this node's queues for credits. */
+void nu_move_forget_waiters(struct nu_proclet *p);

@@ -59,9 +59,19 @@ void nu_wire_set_handler(enum nu_msg_type type, nu_msg_fn fn);
 int __must_check nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *parts, unsigned nparts);
 /*
  * One credit for a CALL to @node; blocks the thread while the peer has accepted too little (NU_WAIT_CREDIT). Nested
- * calls (@nested) draw on a reserve as well. Errors: -EHOSTDOWN, -ETIMEDOUT (@deadline_ns, 0: none).
+ * calls (@nested) draw on a reserve as well. Errors: -EHOSTDOWN, -ETIMEDOUT (@deadline_ns, 0: none); -EAGAIN the thread
+ * has moved while it waited (no credit is held): find the target anew.
  */
 int __must_check nu_wire_credit(unsigned node, bool nested, uint64_t deadline_ns);
+/* Gives back a credit whose CALL was not sent after all. From a core. */
+void nu_wire_uncredit(unsigned node);
+/*
+ * A frozen thread is about to leave this node or to be discarded: takes it out of the queue for credits, or takes back
+ * a credit that it was given but has not yet seen. Its nu_wire_credit() then returns -EAGAIN and the caller starts
+ * over. To be called for every thread of a frozen proclet that moves or ends, whatever its state; at once if it waits
+ * for no credit. Return: true if it was still blocked: the caller makes it ready (which parks it, frozen as it is).
+ */
+bool nu_wire_forget_waiter(struct nu_thread *t);
 /* A CALL from @from has been accepted (run, held or refused): its credit goes back with the next batch. */
 void nu_wire_accepted(unsigned from);
 /* Sends the calling core's batches now. */
@@ -70,7 +80,8 @@ void nu_wire_flush(void);
 struct nu_wire_options {
 	const char *transport; /* "auto", "shm", "tcp", or a UCX_TLS list */
 	unsigned credits;      /* per connection; 0: 4096 */
-	size_t batch_bytes;    /* 0: 8 KiB */
+	size_t batch_bytes;    /* 0: 8 KiB less what UCX puts in front */
+	bool several_hosts;    /* else sockets are on the loopback device alone (UCX_NET_DEVICES overrides) */
 };
 /* Makes the UCX context and one worker per core; before nu_sched_start (adds its poller). */
 int __must_check nu_wire_init(const struct nu_wire_options *o);
@@ -80,7 +91,10 @@ int __must_check nu_wire_address(void **blob_p, size_t *len_p);
 int __must_check nu_wire_set_peer(unsigned node, const void *blob, size_t len);
 /* The node has been declared dead: connections are closed, waiters for credits fail. Any core. */
 void nu_wire_peer_dead(unsigned node);
-/* What UCX chose for the connection to @node, as text ("posix/memory", "tcp/lo"), or -ENOTCONN. */
+/* @fn is told when the connection to a node broke though nobody had called it dead: messages on it are lost until
+ * membership decides. Scheduler context of a core; once per connection. */
+void nu_wire_set_broken(void (*fn)(unsigned node));
+/* What UCX chose for the calling core's connection to @node, as text ("posix/memory", "tcp/lo"), or -ENOTCONN. */
 int __must_check nu_wire_transport(unsigned node, char *buf, size_t len);
 
 /* ---- calls: call.c, serve.c, route.c ---- */
@@ -101,5 +115,29 @@ void nu_route_learn(uint64_t id, unsigned node, uint64_t location);
 void nu_route_forget(uint64_t id);
 /* Sends everything in p->held on to where it has moved; p->lock not held; p is MOVED or was undone to PRESENT. */
 void nu_held_release(struct nu_proclet *p);
+/* Where @id is: the cache, then the controller. Thread context; may call. -ESTALE, -EHOSTDOWN. */
+int __must_check nu_rpc_locate(uint64_t id, unsigned *node_p, uint64_t *location_p);
+/* @p is DYING and no call is active: has it freed by a thread of the node. Any core. */
+void nu_rpc_retire(struct nu_proclet *p);
+/* References that a dying proclet held: copied out, then given back on its behalf (thread context; calls). */
+struct nu_held_ref {
+	uint64_t id, count;
+};
+int __must_check nu_refs_held(struct nu_proclet *p, struct nu_held_ref **refs_p, size_t *n_p);
+/* The first reference to a new proclet is @holder's (0: it is never freed). */
+int __must_check nu_ref_first(struct nu_proclet *p, uint64_t holder);
+/* @p holds one more counted reference to @id, which has been counted there already. */
+int __must_check nu_ref_note_held_by(struct nu_proclet *p, uint64_t id);
+void nu_refs_give_back(uint64_t holder, struct nu_held_ref *refs, size_t n);
+/* Starts fn(arg) as a thread of this node's own proclet. Any kernel thread. -ENOMEM. */
+int __must_check nu_node_spawn(nu_thread_fn fn, void *arg);
 /* Fails every call that waits for @node. Any core. */
 void nu_calls_node_dead(unsigned node);
+/* The same for one proclet and all dead nodes: after it was frozen and could not be told. */
+void nu_calls_recheck(struct nu_proclet *p);
+/* After a death: asks the controller about every proclet that a call here waits for, and fails the calls to lost ones
+ * (-EHOSTDOWN): they may have been forwarded to the dead node. Thread of the node's own proclet; calls. */
+void nu_calls_check_lost(void);
+/* Memory of a proclet: its heap, or libc's for a node's own. What a span result was put in, for instance. */
+void *nu_proclet_alloc(struct nu_proclet *p, size_t len_bytes);
+void nu_proclet_free(struct nu_proclet *p, void *ptr);

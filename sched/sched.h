@@ -58,7 +58,14 @@ struct nu_thread {
 	struct nu_lock join_lock;
 	uint32_t timed_out;
 
-	/* Timer: index in its core's timer heap (0: none), absolute in the proclet's clock. timer.c */
+	/* In a primitive's waiter list (in the heap), apart from `link`: a time-out queues a thread that still waits. */
+	struct nu_waitq *waitq;	     /* the list that it is in, or NULL; under that list's lock */
+	struct nu_thread *wait_next, *wait_prev;
+	uint8_t claimable;	     /* BLOCKED: its waker must win nu_wake_claim() first */
+	uint8_t pause_seen;	     /* freeze.c, under the proclet's lock */
+
+	/* Timer: index in its core's timer heap (0: none); deadline on the node's monotonic clock (0: none), kept while its
+	 * proclet is frozen. timer.c */
 	uint64_t deadline_ns;
 	uint32_t timer_index;
 	uint16_t timer_core;
@@ -81,7 +88,10 @@ struct nu_thread {
 	void *serve_args, *serve_result;
 	void *serve_buffer;	     /* heap block of the callee that holds large arguments, or NULL */
 	struct nu_bytes serve_out;   /* span result as given so far */
-	uint64_t rpc_scratch[4];
+	uint64_t wait_target;	     /* proclet that the pending call is for */
+	uint64_t wait_hint[2];	     /* REFUSED: node and location number */
+	uint32_t wait_done;	     /* the answer is here; with wait_seq under the proclet's lock */
+	uint32_t spare;
 };
 
 /* One kernel thread that runs user-level threads. Index in nu_node.cores. */
@@ -149,7 +159,8 @@ static inline bool nu_wake_claim(struct nu_thread *t)
 /*
  * Direct hand-off, for local calls: the calling thread blocks with @wait (state BLOCKED, as above) and @to (NEW or
  * BLOCKED, linked, claimed by the caller of this function under its proclet's lock with running = 1 and state RUNNING)
- * runs at once on this core, through no queue. Returns when somebody makes the caller ready or hands back to it.
+ * runs at once on this core, through no queue. Returns when somebody makes the caller ready or hands back to it, having
+ * won nu_wake_claim(): the caller has called nu_wake_arm(self).
  */
 void nu_thread_handoff(struct nu_thread *to, enum nu_wait wait);
 /* The calling thread ends and @to runs at once (same demands on @to). */
@@ -173,6 +184,8 @@ int __must_check nu_freeze(struct nu_proclet *p, uint64_t timeout_us);
 void nu_thaw(struct nu_proclet *p);
 /* Discards every thread of a frozen proclet (their stacks are freed), for its end. */
 void nu_threads_discard(struct nu_proclet *p);
+/* Lets a pause or another thread in if that was asked for while this thread could not be interrupted. Any context. */
+void nu_preempt_point(void);
 /* A user-level thread must not be interrupted between these (nests); cheap. */
 void nu_preempt_disable(void);
 void nu_preempt_enable(void);

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A heap's insides, shared by heap.c (slabs, caches), heap_pages.c (runs of pages) and heap_check.c.
+ *
+ * Everything lies in [base, base + mapped) of the segment. Every page of 4 KiB below `top` has a descriptor, found
+ * from its index: area a of the page numbers ([0, 128), then doubling: [128, 256), [256, 512) ...) has a map of its
+ * own, area 0's in the header and the others in page runs. So the map grows with the heap, lookups need no lock, and
+ * nothing has to be moved when it grows. Pages from `top` on are untouched: no descriptor there means anything, and
+ * no free run ever ends at `top` (it is given back to the rest), so `top` is all that a migration must read.
+ *
+ * Locks: a class's lock, then the heap's (pages). Caches belong to one core each and need none.
+ */
+#pragma once
+
+#include "core/core.h"
+
+#include <assert.h>
+
+#define NU_HEAP_PAGE_SHIFT  12
+#define NU_HEAP_PAGE_BYTES  ((size_t)1 << NU_HEAP_PAGE_SHIFT)
+#define NU_HEAP_AREA0_SHIFT 7 /* area 0 has 128 pages: its map fills the header's second page */
+#define NU_HEAP_AREA0_PAGES (1u << NU_HEAP_AREA0_SHIFT)
+#define NU_HEAP_AREAS	    22 /* 2^28 pages: NU_SEG_MAX_BYTES */
+#define NU_HEAP_HEAD_PAGES  2
+#define NU_HEAP_CLASSES	    40
+#define NU_HEAP_SMALL_MAX   ((size_t)32 << 10)
+
+/* Sizes: 16 to 128 in steps of 16, then four to a doubling. All are multiples of 16, so a slab aligns its blocks. */
+#define NU_HEAP_CLASS_BYTES(c) ((c) < 8 ? ((c) + 1u) * 16u : (5u + (c) % 4u) << ((c) / 4u + 3u))
+
+enum nu_heap_kind {
+	NU_PAGE_NONE, /* inside a large block or a free run */
+	NU_PAGE_META, /* first page of the header or of a map */
+	NU_PAGE_FREE, /* first and last page of a free run */
+	NU_PAGE_SLAB, /* every page of a slab */
+	NU_PAGE_LARGE /* first page of a large block */
+};
+
+#define NU_HEAP_NIL UINT32_MAX
+
+/* One page, or by its first page one run. Page 0 is the header, so index 0 serves as "none" in links. */
+struct nu_heap_page {
+	uint8_t kind;
+	uint8_t cls;	 /* SLAB */
+	uint16_t nobjs;	 /* SLAB: blocks that fit */
+	uint32_t head;	 /* SLAB, FREE: first page of the run */
+	uint32_t npages; /* first page of any run */
+	union {
+		uint32_t next; /* SLAB with free blocks: ring of its class */
+		uint32_t left; /* FREE: tree by address */
+	};
+	union {
+		uint32_t prev;
+		uint32_t right;
+	};
+	union {
+		uint32_t free_off; /* SLAB: first free block, in bytes from the slab's start; NU_HEAP_NIL */
+		uint32_t max;	   /* FREE: longest run in this subtree */
+	};
+	uint16_t nused;	  /* SLAB: blocks in caches or with the program */
+	uint16_t ncarved; /* SLAB: blocks from here on were never used and are in no list */
+	uint32_t spare;
+};
+static_assert(sizeof(struct nu_heap_page) == 32, "a map takes 1/128 of what it describes");
+
+/* A block that is free, in a slab's list or in a cache. */
+struct nu_heap_obj {
+	struct nu_heap_obj *next;
+	uintptr_t key; /* NU_HEAP_KEY while free: a second free is noticed */
+};
+#define NU_HEAP_KEY(h) ((uintptr_t)(h) ^ 0x9e3779b97f4a7c15u)
+
+/* The free blocks of one class that a core holds. */
+struct nu_heap_bin {
+	struct nu_heap_obj *first;
+	uint32_t count;
+	uint16_t
+		limit; /* flushed beyond; starts low and doubles while it is hit, so that idle caches stay small */
+	uint16_t fill; /* fetched at once when empty; the same */
+};
+
+struct nu_heap_cache {
+	struct nu_heap_bin bins[NU_HEAP_CLASSES];
+};
+static_assert(sizeof(struct nu_heap_cache) % NU_CACHE_LINE == 0, "caches of two cores share no line");
+
+struct nu_heap_class {
+	struct nu_lock lock;
+	uint32_t partial; /* ring of the slabs with free blocks, the lowest known first; 0: none */
+	uint32_t nslabs;
+	uint32_t spare;
+	uint64_t nout; /* blocks out of slabs: with the program or in caches */
+};
+
+struct nu_heap {
+	/* Read by every operation; written when the heap grows or a core comes in for the first time. */
+	uintptr_t base;
+	uintptr_t maps[NU_HEAP_AREAS]; /* address that page 0's descriptor would have, were it in this map */
+	struct nu_heap_cache *caches[NU_MAX_CORES];
+
+	/* Pages, under lock (top: also read without). */
+	struct nu_lock lock;
+	uint32_t top;
+	uint32_t mapped_pages;
+	uint32_t capacity_pages;
+	uint32_t free_root; /* tree of the free runs; 0: none */
+	uint32_t nareas;
+	uint64_t large_pages;
+	uint32_t map_at[NU_HEAP_AREAS]; /* first page of each area's map */
+	nu_heap_grow_fn grow;
+	void *grow_arg;
+
+	struct nu_heap_class classes[NU_HEAP_CLASSES];
+	struct nu_heap_page area0[NU_HEAP_AREA0_PAGES];
+} __attribute__((aligned(NU_CACHE_LINE)));
+static_assert(NU_HEAP_HEAD_BYTES + sizeof(struct nu_heap) <= NU_HEAP_HEAD_PAGES * NU_HEAP_PAGE_BYTES,
+	      "the header fits its pages");
+
+static inline unsigned nu_heap_area(uint32_t page)
+{
+	return 31 - (unsigned)__builtin_clz(page | (NU_HEAP_AREA0_PAGES - 1)) - (NU_HEAP_AREA0_SHIFT - 1);
+}
+static inline uint32_t nu_heap_area_end(unsigned area)
+{
+	return NU_HEAP_AREA0_PAGES << area;
+}
+static inline uint32_t nu_heap_map_pages(unsigned area)
+{
+	return 1u << (area - 1); /* not for area 0 */
+}
+static inline struct nu_heap_page *nu_heap_page(const struct nu_heap *h, uint32_t page)
+{
+	return (struct nu_heap_page *)(h->maps[nu_heap_area(page)] + page * sizeof(struct nu_heap_page));
+}
+static inline char *nu_heap_page_addr(const struct nu_heap *h, uint32_t page)
+{
+	return (char *)(h->base + ((uintptr_t)page << NU_HEAP_PAGE_SHIFT));
+}
+/* The page that holds @ptr; NU_HEAP_NIL if it is no address of this heap. */
+static inline uint32_t nu_heap_page_of(const struct nu_heap *h, const void *ptr)
+{
+	uintptr_t page = ((uintptr_t)ptr - h->base) >> NU_HEAP_PAGE_SHIFT;
+	return likely(page < __atomic_load_n(&h->top, __ATOMIC_RELAXED)) ? (uint32_t)page : NU_HEAP_NIL;
+}
+
+/* A free run's place in the tree: a hash, so that the tree is the same on every replica. */
+static inline uint32_t nu_heap_prio(uint32_t page)
+{
+	uint32_t x = page * 0x9e3779b1u;
+	x ^= x >> 15;
+	x *= 0x85ebca77u;
+	return x ^ x >> 13;
+}
+
+/*
+ * Takes @npages pages at a multiple of @align_pages (of the address), lowest first, growing the heap if it must, and
+ * enters them as a run of @kind (and @cls). Return: its first page; 0: the heap or the node's pool is full.
+ */
+uint32_t nu_heap_run_alloc(struct nu_heap *h, uint32_t npages, uint32_t align_pages, enum nu_heap_kind kind,
+			   unsigned cls);
+/* Gives the run that starts at @page back. */
+void nu_heap_run_free(struct nu_heap *h, uint32_t page);
+/* Sets up the pages of an empty heap. */
+void nu_heap_pages_init(struct nu_heap *h);

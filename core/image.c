@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The objects mapped in this process: which code may be interrupted and moved, which method descriptors are genuine,
+ * which data is write-protected, and what must be equal on all nodes for frames on a moved stack to mean the same.
+ */
+#include "core/core.h"
+#include "core/image_int.h"
+
+#include <link.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define RANGES_MAX 4
+
+struct range {
+	uintptr_t start, end;
+};
+
+/* Code of the program's object; ncode is written last and read first. */
+static struct range code[RANGES_MAX];
+static atomic_uint ncode;
+static struct range own_code; /* libnu's code within it, when linked statically */
+static struct range program_methods, own_methods;
+
+/* libnu's functions, where they are linked into the program itself. */
+extern const char __start_nu_text[] __attribute__((weak, visibility("hidden")));
+extern const char __stop_nu_text[] __attribute__((weak, visibility("hidden")));
+
+bool nu_image_movable(const void *pc)
+{
+	uintptr_t p = (uintptr_t)pc;
+	unsigned n = atomic_load_explicit(&ncode, memory_order_acquire);
+
+	for (unsigned i = 0; i < n; i++) {
+		if (p - code[i].start < code[i].end - code[i].start)
+			return p - own_code.start >= own_code.end - own_code.start;
+	}
+	return false;
+}
+
+/* dl_iterate_phdr() shows the program first. */
+static int find_program(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	(void)size;
+	*(struct dl_phdr_info *)arg = *info;
+	return 1;
+}
+
+struct dl_phdr_info nu_image_program(void)
+{
+	struct dl_phdr_info info = {0};
+
+	dl_iterate_phdr(find_program, &info);
+	return info;
+}
+
+int nu_image_init(const struct nu_image *image)
+{
+	struct dl_phdr_info info = nu_image_program();
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < info.dlpi_phnum; i++) {
+		const ElfW(Phdr) *ph = &info.dlpi_phdr[i];
+		if (ph->p_type != PT_LOAD || !(ph->p_flags & PF_X))
+			continue;
+		if (n == RANGES_MAX) {
+			nu_err("the program has more than %d executable segments", RANGES_MAX);
+			return -EOVERFLOW;
+		}
+		code[n].start = info.dlpi_addr + ph->p_vaddr;
+		code[n++].end = info.dlpi_addr + ph->p_vaddr + ph->p_memsz;
+	}
+	if (!n) {
+		nu_err("the program has no executable segment");
+		return -ENOEXEC;
+	}
+	own_code = (struct range){(uintptr_t)__start_nu_text, (uintptr_t)__stop_nu_text};
+	own_methods = (struct range){(uintptr_t)__start_nu_methods, (uintptr_t)__stop_nu_methods};
+	if (image)
+		program_methods = (struct range){(uintptr_t)image->methods, (uintptr_t)image->methods_end};
+	atomic_store_explicit(&ncode, n, memory_order_release);
+	return 0;
+}
+
+/* A section of them is an array: only its members' addresses will do. */
+static bool is_member(const struct range *r, const struct nu_method *m)
+{
+	uintptr_t offset = (uintptr_t)m - r->start;
+
+	return r->end - r->start >= sizeof(*m) && offset <= r->end - r->start - sizeof(*m) &&
+	       offset % sizeof(*m) == 0;
+}
+
+bool nu_image_is_method(const struct nu_method *m)
+{
+	return (is_member(&program_methods, m) || is_member(&own_methods, m)) && m->magic == NU_METHOD_MAGIC;
+}
+
+/* ---- write protection ---- */
+
+/* What the loader keeps read-only after relocation is so already and stays so. */
+static uintptr_t relro_end(const struct dl_phdr_info *info, uintptr_t start, uintptr_t end)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+
+	for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+		uintptr_t s = info->dlpi_addr + ph->p_vaddr;
+		if (ph->p_type == PT_GNU_RELRO && s >= start && s < end)
+			return (s + ph->p_memsz) & ~(page - 1);
+	}
+	return start & ~(page - 1);
+}
+
+/*
+ * With lazy binding the first call of each function writes the program's global offset table, so those calls are bound
+ * first. If one cannot be, the table's pages (and what else lies in them) stay writable.
+ */
+static uintptr_t skip_got(uintptr_t start, uintptr_t end)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t got, got_end;
+
+	if (!nu_image_lazy_got(&got, &got_end) || got >= end || got_end <= start)
+		return start;
+	nu_warn("globals up to %p are not write-protected: the program binds lazily (link it with -z now)",
+		(void *)NU_ALIGN_UP(got_end, page));
+	return NU_ALIGN_UP(got_end, page);
+}
+
+/*
+ * Some variables of the C library live in the program's .bss when the program names them (copy relocations): `environ`
+ * (written by setenv), `optind`, `optarg` (getopt), `stdout` and its like (freopen), `timezone`, `tzname`, `daylight`
+ * (tzset), `signgam` (lgamma). While protected, a function that writes one faults like the program's own write would:
+ * parse options and set the environment in node_init or before.
+ */
+int nu_image_protect(bool on)
+{
+	struct dl_phdr_info info = nu_image_program();
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+
+	if ((uintptr_t)__start_nu_text != (uintptr_t)__stop_nu_text) {
+		nu_info("globals are not write-protected: libnu is linked statically, its data lies among "
+			"them");
+		return 0;
+	}
+	for (unsigned i = 0; i < info.dlpi_phnum; i++) {
+		const ElfW(Phdr) *ph = &info.dlpi_phdr[i];
+		uintptr_t start = info.dlpi_addr + ph->p_vaddr, end = start + ph->p_memsz;
+		if (ph->p_type != PT_LOAD || !(ph->p_flags & PF_W))
+			continue;
+		start = relro_end(&info, start, end);
+		end = NU_ALIGN_UP(end, page);
+		if (on)
+			start = skip_got(start, end);
+		if (start >= end)
+			continue;
+		if (mprotect((void *)start, end - start, on ? PROT_READ : PROT_READ | PROT_WRITE)) {
+			int err = -nu_sys_errno;
+			nu_err("cannot write-protect the program's data %p-%p: %s", (void *)start,
+			       (void *)end, strerror(-err));
+			return err;
+		}
+	}
+	return 0;
+}

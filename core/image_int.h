@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files about the image share. */
+#pragma once
+
+#include <link.h>
+#include <stdbool.h>
+
+/* The program's own object. */
+struct dl_phdr_info nu_image_program(void);
+/*
+ * Binds the calls of the program that the loader has left for their first use. Return: false if none is left; true if
+ * some cannot be bound, with the bounds of the table that the loader may still write. image_bind.c
+ */
+bool nu_image_lazy_got(uintptr_t *start_p, uintptr_t *end_p);

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The malloc family: called by the program's code in a proclet it means that proclet's heap, else the C library's.
+ *
+ * The caller's return address decides, so that stdio, ld.so or UCX never leave a buffer in a heap that moves away.
+ * Freeing decides by address. Functions of the C library that return memory of its own making to the program (realpath,
+ * getcwd, open_memstream, scandir, getaddrinfo, wcsdup, scanf's %ms) are not covered, but for those wrapped below:
+ * such a block stays on the node where it was made.
+ *
+ * Under sanitizers this file is empty: they bring a malloc of their own, which does not know heaps.
+ */
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+#include "core/core.h"
+
+#include <dlfcn.h>
+#include <malloc.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE_BYTES ((size_t)4096)
+
+extern void *__libc_malloc(size_t len);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void *__libc_realloc(void *ptr, size_t len);
+extern void *__libc_memalign(size_t align, size_t len);
+extern void __libc_free(void *ptr);
+
+/* Entry points that headers call under other names: fortified, and as inline functions. */
+NU_API int __asprintf_chk(char **str_p, int flag, const char *fmt, ...);
+NU_API int __vasprintf_chk(char **str_p, int flag, const char *fmt, va_list ap);
+NU_API ssize_t __getdelim(char **line_p, size_t *len_p, int delim, FILE *f);
+
+/* The proclet that code at @pc allocates for; NULL: the C library. Safe before anything is set up. */
+static inline struct nu_proclet *proclet_for(const void *pc)
+{
+	struct nu_proclet *(*current)(void) = nu_current_proclet_fn;
+	struct nu_proclet *p = likely(current != NULL) ? current() : NULL;
+
+	return p && p->heap && nu_image_movable(pc) ? p : NULL;
+}
+
+/* Names the proclet whose segment holds @ptr: the capacity is not known, so every size that would hold it is tried. */
+static uint64_t owner_of(const void *ptr)
+{
+	uint32_t seg = (uint32_t)(((uintptr_t)ptr - nu_layout.seg_base) >> NU_SEG_UNIT_SHIFT);
+
+	for (unsigned shift = 0; nu_proclet_table && shift < NU_SEG_INDEX_BITS; shift++) {
+		uint32_t first = seg & ~((1u << shift) - 1);
+		struct nu_proclet *p =
+			atomic_load_explicit(&nu_proclet_table[NU_TABLE_SLOT(first)], memory_order_acquire);
+
+		if (p && p->head && (uintptr_t)ptr - (uintptr_t)p->head < p->head->capacity_bytes)
+			return atomic_load_explicit(&p->id, memory_order_relaxed);
+	}
+	return 0;
+}
+
+static __attribute__((noreturn, cold, noinline)) void foreign_block(const struct nu_proclet *p,
+								    const void *ptr)
+{
+	nu_err("proclet %#lx frees, resizes or measures %p, a block of proclet %#lx",
+	       p ? (unsigned long)atomic_load_explicit(&p->id, memory_order_relaxed) : 0ul, ptr,
+	       (unsigned long)owner_of(ptr));
+	nu_assert_failed("a block is used by the proclet whose heap it is of", __FILE__, __LINE__);
+}
+
+/* The heap of the current proclet, which @ptr (in the segment region) must be of. */
+static inline struct nu_heap *heap_of(const void *ptr)
+{
+	struct nu_proclet *p = nu_current_proclet_fn();
+
+	if (likely(p && p->heap && (uintptr_t)ptr - (uintptr_t)p->head < p->head->capacity_bytes))
+		return p->heap;
+	foreign_block(p, ptr);
+}
+
+static __attribute__((cold, noinline)) void *no_memory(void)
+{
+	errno = ENOMEM;
+	return NULL;
+}
+
+static inline void *alloc_for(const void *pc, size_t len)
+{
+	struct nu_proclet *p = proclet_for(pc);
+	void *ptr;
+
+	if (!p)
+		return __libc_malloc(len);
+	ptr = nu_heap_alloc(p->heap, len, nu_current_core_fn());
+	return likely(ptr != NULL) ? ptr : no_memory();
+}
+
+static void *aligned_for(const void *pc, size_t align, size_t len)
+{
+	struct nu_proclet *p = proclet_for(pc);
+	void *ptr;
+
+	if (!p)
+		return __libc_memalign(align, len);
+	ptr = nu_heap_alloc_aligned(p->heap, align, len, nu_current_core_fn());
+	return ptr ? ptr : no_memory();
+}
+
+static size_t libc_usable(void *ptr)
+{
+	static _Atomic(size_t(*)(void *)) libc_fn;
+	size_t (*fn)(void *) = atomic_load_explicit(&libc_fn, memory_order_relaxed);
+
+	if (!fn) {
+		fn = (size_t(*)(void *))dlsym(RTLD_NEXT, "malloc_usable_size");
+		NU_ASSERT(fn);
+		atomic_store_explicit(&libc_fn, fn, memory_order_relaxed);
+	}
+	return fn(ptr);
+}
+
+static void *heap_realloc(void *ptr, size_t len)
+{
+	struct nu_heap *h = heap_of(ptr);
+	unsigned core = nu_current_core_fn();
+	size_t old = nu_heap_usable(h, ptr);
+	void *to;
+
+	if (!len) {
+		nu_heap_free(h, ptr, core);
+		return NULL;
+	}
+	/* Stay where that wastes less than half. */
+	if (len <= old && len >= old / 2)
+		return ptr;
+	to = nu_heap_alloc(h, len, core);
+	if (!to)
+		return len <= old ? ptr : no_memory();
+	memcpy(to, ptr, len < old ? len : old);
+	nu_heap_free(h, ptr, core);
+	return to;
+}
+
+/* A libc block that the program resizes in a proclet (it came from a library) becomes one of the heap. */
+static void *realloc_for(const void *pc, void *ptr, size_t len)
+{
+	size_t old;
+	void *to;
+
+	if (!ptr)
+		return alloc_for(pc, len);
+	if (nu_addr_in_segments(ptr))
+		return heap_realloc(ptr, len);
+	if (!len || !proclet_for(pc))
+		return __libc_realloc(ptr, len);
+	old = libc_usable(ptr);
+	to = alloc_for(pc, len);
+	if (!to)
+		return NULL;
+	memcpy(to, ptr, len < old ? len : old);
+	__libc_free(ptr);
+	return to;
+}
+
+/* ---- the family ---- */
+
+NU_API void *malloc(size_t len)
+{
+	return alloc_for(__builtin_return_address(0), len);
+}
+
+NU_API void free(void *ptr)
+{
+	if (!nu_addr_in_segments(ptr))
+		__libc_free(ptr);
+	else
+		nu_heap_free(heap_of(ptr), ptr, nu_current_core_fn());
+}
+
+NU_API void *calloc(size_t n, size_t size)
+{
+	struct nu_proclet *p = proclet_for(__builtin_return_address(0));
+	size_t len;
+	void *ptr;
+
+	if (!p)
+		return __libc_calloc(n, size);
+	if (__builtin_mul_overflow(n, size, &len))
+		return no_memory();
+	ptr = nu_heap_alloc(p->heap, len, nu_current_core_fn());
+	return ptr ? memset(ptr, 0, len) : no_memory();
+}
+
+NU_API void *realloc(void *ptr, size_t len)
+{
+	return realloc_for(__builtin_return_address(0), ptr, len);
+}
+
+NU_API void *reallocarray(void *ptr, size_t n, size_t size)
+{
+	size_t len;
+
+	if (__builtin_mul_overflow(n, size, &len))
+		return no_memory();
+	return realloc_for(__builtin_return_address(0), ptr, len);
+}
+
+static bool power_of_two(size_t x)
+{
+	return x && !(x & (x - 1));
+}
+
+NU_API int posix_memalign(void **ptr_p, size_t align, size_t len)
+{
+	int saved = errno;
+	void *ptr;
+
+	if (!power_of_two(align) || align % sizeof(void *))
+		return EINVAL;
+	ptr = aligned_for(__builtin_return_address(0), align, len);
+	errno = saved; /* POSIX leaves it alone */
+	if (!ptr)
+		return ENOMEM;
+	*ptr_p = ptr;
+	return 0;
+}
+
+NU_API void *aligned_alloc(size_t align, size_t len)
+{
+	if (!power_of_two(align)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	return aligned_for(__builtin_return_address(0), align, len);
+}
+
+NU_API void *memalign(size_t align, size_t len)
+{
+	size_t up = 16;
+
+	if (align > SIZE_MAX / 2 + 1) {
+		errno = EINVAL;
+		return NULL;
+	}
+	while (up < align)
+		up *= 2;
+	return aligned_for(__builtin_return_address(0), up, len);
+}
+
+NU_API void *valloc(size_t len)
+{
+	return aligned_for(__builtin_return_address(0), PAGE_BYTES, len);
+}
+
+NU_API void *pvalloc(size_t len)
+{
+	if (len > SIZE_MAX - PAGE_BYTES)
+		return no_memory();
+	return aligned_for(__builtin_return_address(0), PAGE_BYTES, NU_ALIGN_UP(len ? len : 1, PAGE_BYTES));
+}
+
+NU_API size_t malloc_usable_size(void *ptr)
+{
+	if (!ptr)
+		return 0;
+	return nu_addr_in_segments(ptr) ? nu_heap_usable(heap_of(ptr), ptr) : libc_usable(ptr);
+}
+
+/* ---- what the C library would allocate for itself ---- */
+
+static char *copy_for(const void *pc, const char *s, size_t len)
+{
+	char *to = alloc_for(pc, len + 1);
+
+	if (!to)
+		return NULL;
+	memcpy(to, s, len);
+	to[len] = '\0';
+	return to;
+}
+
+#undef strdup
+#undef strndup
+NU_API char *strdup(const char *s)
+{
+	return copy_for(__builtin_return_address(0), s, strlen(s));
+}
+
+NU_API char *strndup(const char *s, size_t max)
+{
+	return copy_for(__builtin_return_address(0), s, strnlen(s, max));
+}
+
+/* The C library's text in a block for @pc. Short texts are formatted once. */
+static int format_for(const void *pc, char **str_p, const char *fmt, va_list ap)
+{
+	char small[256];
+	va_list again;
+	char *to;
+	int n;
+
+	va_copy(again, ap);
+	n = vsnprintf(small, sizeof(small), fmt, ap);
+	if (n < 0) {
+		errno = nu_sys_errno;
+		to = NULL;
+	} else if ((size_t)n < sizeof(small)) {
+		to = copy_for(pc, small, (size_t)n);
+	} else {
+		to = alloc_for(pc, (size_t)n + 1);
+		if (to)
+			vsnprintf(to, (size_t)n + 1, fmt, again);
+	}
+	va_end(again);
+	if (!to)
+		return -1;
+	*str_p = to;
+	return n;
+}
+
+NU_API int vasprintf(char **str_p, const char *fmt, va_list ap)
+{
+	return format_for(__builtin_return_address(0), str_p, fmt, ap);
+}
+
+NU_API int asprintf(char **str_p, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = format_for(__builtin_return_address(0), str_p, fmt, ap);
+	va_end(ap);
+	return n;
+}
+
+int __vasprintf_chk(char **str_p, int flag, const char *fmt, va_list ap)
+{
+	(void)flag;
+	return format_for(__builtin_return_address(0), str_p, fmt, ap);
+}
+
+int __asprintf_chk(char **str_p, int flag, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	(void)flag;
+	va_start(ap, fmt);
+	n = format_for(__builtin_return_address(0), str_p, fmt, ap);
+	va_end(ap);
+	return n;
+}
+
+/* Makes room for @need bytes in a line's buffer; doubles it, so that long lines are copied few times. */
+static bool line_room(const void *pc, char **line_p, size_t *len_p, size_t need)
+{
+	size_t len = *line_p ? *len_p : 0;
+	char *to;
+
+	if (need <= len)
+		return true;
+	len = len * 2 < 120 ? 120 : len * 2;
+	to = realloc_for(pc, *line_p, need > len ? need : len);
+	if (!to)
+		return false;
+	*line_p = to;
+	*len_p = need > len ? need : len;
+	return true;
+}
+
+static ssize_t line_read(const void *pc, char **line_p, size_t *len_p, int delim, FILE *f)
+{
+	size_t n = 0;
+	int c = 0;
+
+	while (c != delim || !n) {
+		c = getc_unlocked(f);
+		if (c == EOF) {
+			if (ferror_unlocked(f))
+				errno = nu_sys_errno;
+			break;
+		}
+		if (!line_room(pc, line_p, len_p, n + 2))
+			return -1;
+		(*line_p)[n++] = (char)c;
+	}
+	if (!n)
+		return -1;
+	(*line_p)[n] = '\0';
+	return (ssize_t)n;
+}
+
+static ssize_t line_for(const void *pc, char **line_p, size_t *len_p, int delim, FILE *f)
+{
+	ssize_t n;
+
+	if (!line_p || !len_p || !f) {
+		errno = EINVAL;
+		return -1;
+	}
+	flockfile(f);
+	n = line_read(pc, line_p, len_p, (unsigned char)delim, f);
+	funlockfile(f);
+	return n;
+}
+
+NU_API ssize_t getdelim(char **line_p, size_t *len_p, int delim, FILE *f)
+{
+	return line_for(__builtin_return_address(0), line_p, len_p, delim, f);
+}
+
+ssize_t __getdelim(char **line_p, size_t *len_p, int delim, FILE *f)
+{
+	return line_for(__builtin_return_address(0), line_p, len_p, delim, f);
+}
+
+#undef getline
+NU_API ssize_t getline(char **line_p, size_t *len_p, FILE *f)
+{
+	return line_for(__builtin_return_address(0), line_p, len_p, '\n', f);
+}
+
+#else
+typedef int nu_malloc_is_the_sanitizer; /* a translation unit must hold something */
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/* The memory under a proclet: extents of the pool, in a row from the segment's base. */
+#include "core/core.h"
+
+static void *base_of(const struct nu_proclet *p)
+{
+	return nu_seg_addr(nu_id_seg(p->id));
+}
+
+/* Takes one more extent for the end of the row. */
+static int extent_add(struct nu_proclet *p, size_t len_bytes, bool zero, bool prefault)
+{
+	struct nu_extent *e = &p->extents[p->nextents];
+	int ret;
+
+	if (p->nextents == NU_EXTENTS_MAX) {
+		nu_err("proclet %#lx: its heap is in %u pieces already, the most there can be",
+		       (unsigned long)p->id, NU_EXTENTS_MAX);
+		return -ENOMEM;
+	}
+	ret = nu_extent_get(len_bytes, zero, prefault, e);
+	if (ret)
+		return ret;
+	p->nextents++;
+	return 0;
+}
+
+/* The largest power of two that keeps the row naturally aligned and does not pass @left by more than it must. */
+static size_t piece_bytes(size_t mapped, size_t left)
+{
+	size_t piece = NU_EXTENT_MIN_BYTES;
+
+	while (piece < left && !(mapped & piece))
+		piece <<= 1;
+	return piece;
+}
+
+int nu_proclet_map(void *proclet, size_t want_bytes, size_t *mapped_p)
+{
+	struct nu_proclet *p = proclet;
+	int ret;
+
+	while (p->mapped_bytes < want_bytes) {
+		size_t piece = piece_bytes(p->mapped_bytes, want_bytes - p->mapped_bytes);
+		struct nu_extent *e = &p->extents[p->nextents];
+
+		ret = extent_add(p, piece, true, false);
+		if (ret)
+			return ret;
+		ret = nu_extent_install(e, (char *)base_of(p) + p->mapped_bytes);
+		if (ret) {
+			nu_extent_put(e);
+			p->nextents--;
+			return ret;
+		}
+		p->mapped_bytes += e->len_bytes;
+	}
+	*mapped_p = p->mapped_bytes;
+	return 0;
+}
+
+int nu_proclet_reserve(struct nu_proclet *p, size_t len_bytes)
+{
+	size_t have = 0;
+
+	for (unsigned i = 0; i < p->nextents; i++)
+		have += p->extents[i].len_bytes;
+	while (have < len_bytes) {
+		size_t piece = piece_bytes(have, len_bytes - have);
+		int ret = extent_add(p, piece, false, true);
+
+		if (ret)
+			return ret;
+		have += p->extents[p->nextents - 1].len_bytes;
+	}
+	return 0;
+}
+
+int nu_proclet_install(struct nu_proclet *p)
+{
+	p->mapped_bytes = 0;
+	for (unsigned i = 0; i < p->nextents; i++) {
+		int ret = nu_extent_install(&p->extents[i], (char *)base_of(p) + p->mapped_bytes);
+
+		if (ret)
+			return ret;
+		p->mapped_bytes += p->extents[i].len_bytes;
+	}
+	return 0;
+}
+
+void nu_proclet_unmap(struct nu_proclet *p)
+{
+	while (p->nextents)
+		nu_extent_put(&p->extents[--p->nextents]);
+	p->mapped_bytes = 0;
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A node's talk with the launcher: exchange at start-up, then a control thread that hears of deaths, the job's end and
+ * operators' commands.
+ */
+#include "boot_int.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EXCHANGE_TIMEOUT_S 30 /* NU_BOOT_TIMEOUT_S overrides it (a debugger stops nodes for longer) */
+
+static pthread_mutex_t send_lock = PTHREAD_MUTEX_INITIALIZER; /* one message at a time on the socket */
+static const struct nu_boot_ops *boot_ops;
+static int exchange_round;
+static int exchange_broken;	      /* the error after which rounds no longer match */
+static bool died_early[NU_MAX_NODES]; /* heard of before the control thread ran */
+
+bool nu_boot_launched(void)
+{
+	return nu_boot_state.launched;
+}
+
+static int send_message(uint32_t type, int32_t arg, uint64_t id, const void *payload, size_t len)
+{
+	struct nu_boot_head head = {.type = type, .len_bytes = (uint32_t)len, .arg = arg, .id = id};
+	pthread_mutex_lock(&send_lock);
+	int err = nu_boot_write(nu_boot_state.fd, &head, payload);
+	pthread_mutex_unlock(&send_lock);
+	return err;
+}
+
+/* *payload_p is malloc'ed, with a NUL after it. */
+static int receive_message(struct nu_boot_head *head, char **payload_p, size_t max, uint64_t deadline_ns)
+{
+	int err = nu_boot_read(nu_boot_state.fd, head, sizeof(*head), deadline_ns);
+	if (err)
+		return err;
+	if (head->len_bytes > max)
+		return -EPROTO;
+	char *payload = malloc((size_t)head->len_bytes + 1);
+	if (!payload)
+		return -ENOMEM;
+	err = nu_boot_read(nu_boot_state.fd, payload, head->len_bytes, deadline_ns);
+	if (err) {
+		free(payload);
+		return err;
+	}
+	payload[head->len_bytes] = '\0';
+	*payload_p = payload;
+	return 0;
+}
+
+static uint64_t exchange_deadline_ns(void)
+{
+	const char *env = getenv("NU_BOOT_TIMEOUT_S");
+	unsigned long s = env ? strtoul(env, NULL, 10) : 0;
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return ((uint64_t)t.tv_sec + (s ? s : EXCHANGE_TIMEOUT_S)) * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Cuts the launcher's answer into one block for each node. */
+static int split_all(const char *payload, size_t len, void *all[], size_t lens[])
+{
+	unsigned n;
+	int err = -EPROTO;
+	for (n = 0; n < nu_node.count; n++) {
+		uint32_t part;
+		if (len < sizeof(part))
+			goto free_parts;
+		memcpy(&part, payload, sizeof(part));
+		payload += sizeof(part);
+		len -= sizeof(part);
+		if (part > len)
+			goto free_parts;
+		all[n] = malloc(part ? part : 1);
+		if (!all[n]) {
+			err = -ENOMEM;
+			goto free_parts;
+		}
+		memcpy(all[n], payload, part);
+		lens[n] = part;
+		payload += part;
+		len -= part;
+	}
+	if (!len)
+		return 0;
+free_parts:
+	while (n--) {
+		free(all[n]);
+		all[n] = NULL;
+	}
+	return err;
+}
+
+static int exchange_wait(void *all[], size_t lens[])
+{
+	uint64_t deadline_ns = exchange_deadline_ns();
+	size_t max = nu_node.count * (size_t)(NU_BOOT_BLOB_MAX + sizeof(uint32_t));
+	for (;;) {
+		struct nu_boot_head head;
+		char *payload;
+		int err = receive_message(&head, &payload, max, deadline_ns);
+		if (err)
+			return err == -EPIPE ? -EHOSTDOWN : err;
+		if (head.type == NU_BOOT_END)
+			_exit(head.arg); /* the job ended while it started; the launcher has said why */
+		if (head.type == NU_BOOT_DEAD) {
+			if ((unsigned)head.arg < nu_node.count)
+				died_early[head.arg] = true;
+			free(payload);
+			continue;
+		}
+		if (head.type != NU_BOOT_ALL || head.arg != exchange_round)
+			err = -EPROTO;
+		else
+			err = head.id ? -EHOSTDOWN : split_all(payload, head.len_bytes, all, lens);
+		free(payload);
+		return err;
+	}
+}
+
+int nu_boot_exchange(const void *mine, size_t len, void *all[NU_MAX_NODES], size_t lens[NU_MAX_NODES])
+{
+	if (len > NU_BOOT_BLOB_MAX) {
+		nu_err("exchange: %zu bytes, the most is %u", len, NU_BOOT_BLOB_MAX);
+		return -EMSGSIZE;
+	}
+	if (boot_ops) {
+		nu_err("exchange: too late, the control thread reads the launcher's socket");
+		return -EINVAL;
+	}
+	if (!nu_boot_state.launched) {
+		void *copy = malloc(len ? len : 1);
+		if (!copy)
+			return -ENOMEM;
+		if (len)
+			memcpy(copy, mine, len);
+		all[0] = copy;
+		lens[0] = len;
+		return 0;
+	}
+	if (exchange_broken)
+		return exchange_broken;
+	int err = send_message(NU_BOOT_BLOB, exchange_round, 0, mine, len);
+	err = err == -EPIPE ? -EHOSTDOWN : err;
+	if (!err)
+		err = exchange_wait(all, lens);
+	if (err) {
+		/* Half an answer may be left in the socket. */
+		exchange_broken = err;
+		nu_err("exchange %d with the other nodes failed: %s", exchange_round, strerror(-err));
+		return err;
+	}
+	exchange_round++;
+	return 0;
+}
+
+void nu_boot_fail(const char *reason)
+{
+	if (!nu_boot_state.launched || send_message(NU_BOOT_FAIL, 1, 0, reason, strlen(reason)))
+		fprintf(stderr, "nu: %s\n", reason);
+}
+
+static void *control_thread(void *arg)
+{
+	const struct nu_boot_ops *ops = arg;
+	for (unsigned n = 0; n < nu_node.count; n++) {
+		if (died_early[n] && ops->node_dead)
+			ops->node_dead(n);
+	}
+	for (;;) {
+		struct nu_boot_head head;
+		char *payload;
+		/* The launcher is gone or no longer understood: nobody could end this node later. */
+		if (receive_message(&head, &payload, NU_BOOT_TEXT_MAX, 0))
+			_exit(1);
+		switch (head.type) {
+		case NU_BOOT_DEAD:
+			if (ops->node_dead && (unsigned)head.arg < nu_node.count)
+				ops->node_dead((unsigned)head.arg);
+			break;
+		case NU_BOOT_END:
+			if (!ops->end)
+				_exit(head.arg);
+			ops->end(head.arg);
+			break;
+		case NU_BOOT_ASK:
+			if (ops->ctl)
+				ops->ctl(head.id, payload);
+			else
+				nu_boot_ctl_reply(head.id, -ENOSYS, "this program answers no operators");
+			break;
+		default: /* an ALL that came after its exchange timed out */
+			break;
+		}
+		free(payload);
+	}
+	return NULL;
+}
+
+int nu_boot_control_start(const struct nu_boot_ops *ops)
+{
+	pthread_t thread;
+	sigset_t all, old;
+
+	if (boot_ops)
+		return -EINVAL;
+	boot_ops = ops;
+	if (!nu_boot_state.launched)
+		return 0;
+	/* Signals are for the cores and the program. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int err = pthread_create(&thread, NULL, control_thread, (void *)ops);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (err) {
+		boot_ops = NULL;
+		nu_err("control thread: %s (RLIMIT_NPROC, or a cgroup's pids.max)", strerror(err));
+		return -err;
+	}
+	pthread_setname_np(thread, "nu-control");
+	pthread_detach(thread);
+	err = send_message(NU_BOOT_READY, 0, 0, NULL, 0);
+	if (err)
+		nu_err("the launcher is gone: %s", strerror(-err));
+	return err == -EPIPE ? -EHOSTDOWN : err;
+}
+
+void nu_boot_main_done(int status)
+{
+	if (nu_boot_state.launched) {
+		int err = send_message(NU_BOOT_DONE, status, 0, NULL, 0);
+		if (err)
+			nu_err("cannot tell the launcher that main returned: %s", strerror(-err));
+		return;
+	}
+	if (boot_ops && boot_ops->end)
+		boot_ops->end(status);
+}
+
+void nu_boot_ctl_reply(uint64_t request, int status, const char *text)
+{
+	if (!nu_boot_state.launched)
+		return;
+	size_t len = text ? strlen(text) : 0;
+	if (len > NU_BOOT_TEXT_MAX)
+		len = NU_BOOT_TEXT_MAX;
+	int err = send_message(NU_BOOT_ANSWER, status, request, text, len);
+	if (err)
+		nu_err("an operator's answer could not be sent: %s", strerror(-err));
+}

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/* Proclets that begin and end on this node. */
+#include "ctrl/ctrl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define END_PAUSE_US_MAX (1000u * 1000)
+
+struct create_args {
+	uint64_t id;
+	uint64_t cls;
+	uint64_t capacity_bytes;
+	uint64_t holder;
+	uint64_t pinned;
+	struct nu_bytes init; /* packed arguments of the constructor */
+};
+
+/* Lays out an empty proclet in the first extent of its segment. */
+static int lay_out(struct nu_proclet *p, const struct nu_class *cls, size_t capacity_bytes, bool pinned)
+{
+	struct nu_proclet_head *head = nu_seg_addr(nu_id_seg(p->id));
+	size_t mapped;
+	int ret = nu_proclet_map(p, NU_EXTENT_MIN_BYTES, &mapped);
+
+	if (ret)
+		return ret;
+	_Static_assert(sizeof(*head) <= NU_HEAP_HEAD_BYTES, "the head lies in front of the heap");
+	*head = (struct nu_proclet_head){ .id = p->id, .cls = cls, .capacity_bytes = capacity_bytes, .pinned = pinned };
+	head->heap = nu_heap_init(nu_seg_addr(nu_id_seg(p->id)), mapped, capacity_bytes);
+	nu_heap_set_grow(head->heap, nu_proclet_map, p);
+	if (cls) {
+		head->root = nu_heap_alloc_aligned(head->heap, 64, cls->root_bytes, nu_core_self());
+		if (!head->root)
+			return -ENOMEM;
+		memset(head->root, 0, cls->root_bytes);
+	}
+	p->head = head;
+	p->heap = head->heap;
+	p->root = head->root;
+	return 0;
+}
+
+int nu_instance_make(uint64_t id, const struct nu_class *cls, size_t capacity_bytes, bool pinned, uint64_t holder,
+		     struct nu_proclet **p_p)
+{
+	struct nu_proclet *p;
+	int ret = nu_proclet_enter(id, &p);
+
+	if (ret)
+		return ret;
+	ret = lay_out(p, cls, capacity_bytes, pinned);
+	if (!ret)
+		ret = nu_ref_first(p, holder);
+	if (ret) {
+		p->head = NULL;
+		p->heap = NULL;
+		nu_proclet_unmap(p);
+		nu_proclet_leave(p);
+		return ret;
+	}
+	nu_lock_acquire(&p->lock);
+	p->state = NU_PROCLET_PRESENT;
+	nu_lock_release(&p->lock);
+	nu_stat_add(nu_core_self(), NU_STAT_PROCLETS_CREATED, 1);
+	*p_p = p;
+	return 0;
+}
+
+/* ---- creation on the node that was chosen ---- */
+
+static int create_here(struct create_args *a)
+{
+	const struct nu_class *cls = (const struct nu_class *)a->cls;
+	struct nu_proclet *p;
+	int init = 0, ret;
+
+	/* The class is known by its constructor's descriptor, which is checked. */
+	if (!nu_image_is_method(cls->init) || a->init.len_bytes < cls->init->args_bytes)
+		return -EBADMSG;
+	ret = nu_codec_args_unpack(cls->init, (void *)a->init.data, a->init.len_bytes);
+	if (ret)
+		return ret;
+	ret = nu_instance_make(a->id, cls, a->capacity_bytes, a->pinned, a->holder, &p);
+	if (ret)
+		return ret;
+	ret = nu_call((struct nu_ref){ a->id }, cls->init, a->init.data, &init);
+	if (!ret)
+		ret = init;
+	if (ret) { /* the constructor failed: nobody has the reference */
+		nu_lock_acquire(&p->lock);
+		p->state = NU_PROCLET_DYING;
+		p->head->cls = NULL; /* no destructor for what was not constructed */
+		nu_lock_release(&p->lock);
+		nu_instance_retire(p);
+	}
+	return ret;
+}
+
+static void create_run(void *self, void *args, void *result, struct nu_out *out)
+{
+	*(int *)result = create_here(args);
+}
+static const struct nu_field create_fields[] = { { offsetof(struct create_args, init), NU_FIELD_BYTES, 1 } };
+__attribute__((section("nu_methods"), used)) static const struct nu_method create_method = {
+	.class_name = "node",
+	.name = "create",
+	.run = create_run,
+	.fields = create_fields,
+	.nfields = 1,
+	.args_bytes = sizeof(struct create_args),
+	.result_bytes = sizeof(int),
+	.result_kind = NU_RESULT_FIXED,
+	.magic = NU_METHOD_MAGIC,
+};
+
+static int capacity_of(const struct nu_options *o, size_t *bytes_p)
+{
+	size_t bytes = o->capacity_bytes ? o->capacity_bytes : NU_SEG_DEFAULT_BYTES, up = NU_SEG_UNIT_BYTES;
+
+	if (bytes > NU_SEG_MAX_BYTES) {
+		nu_warn("a proclet's capacity of %zu bytes is above the limit of 1 TiB", bytes);
+		return -EINVAL;
+	}
+	while (up < bytes)
+		up <<= 1;
+	*bytes_p = up;
+	return 0;
+}
+
+int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, const void *args, struct nu_ref *ref_p)
+{
+	struct nu_thread *t = nu_thread_self();
+	struct nu_options rounded = *o;
+	ssize_t extra = nu_codec_args_bytes(cls->init, args);
+	struct create_args a;
+	struct nu_place place;
+	size_t len;
+	void *packed;
+	int ret = capacity_of(o, &rounded.capacity_bytes), status = 0;
+
+	if (ret)
+		return ret;
+	if (extra < 0)
+		return (int)extra;
+	ret = nu_client_new(&rounded, &place);
+	if (ret)
+		return ret;
+	len = NU_ALIGN_UP((size_t)cls->init->args_bytes, 8) + (size_t)extra;
+	packed = malloc(len);
+	if (!packed)
+		return -ENOMEM;
+	nu_codec_args_pack(cls->init, args, packed);
+	a = (struct create_args){
+		place.id, (uint64_t)cls, rounded.capacity_bytes, t->proclet_id, o->pinned, { packed, len }
+	};
+	ret = nu_call((struct nu_ref){ nu_id_of_node(place.node) }, &create_method, &a, &status);
+	free(packed);
+	if (!ret)
+		ret = status;
+	if (ret) {
+		nu_client_free(place.id, place.node);
+		return ret;
+	}
+	nu_client_ready(place.id);
+	nu_route_learn(place.id, place.node, 0);
+	ret = nu_ref_note_held_by(t->proclet, place.id);
+	if (!ret)
+		*ref_p = (struct nu_ref){ place.id };
+	return ret;
+}
+
+/* ---- the end ---- */
+
+static void fini_body(void *arg)
+{
+	const struct nu_class *cls = arg;
+
+	cls->fini(nu_thread_self()->proclet->root);
+}
+
+/* Runs the destructor as a thread of the proclet. */
+static void run_fini(struct nu_proclet *p)
+{
+	const struct nu_class *cls = p->head->cls;
+	struct nu_thread *t;
+
+	if (!cls || !cls->fini)
+		return;
+	t = nu_thread_alloc(p);
+	if (!t || !nu_thread_prepare(t, fini_body, (void *)cls, 0)) {
+		nu_err("no stack for the destructor of proclet %#lx", (unsigned long)p->id);
+		return;
+	}
+	t->detached = 0;
+	nu_lock_acquire(&p->lock);
+	nu_thread_link(t);
+	nu_lock_release(&p->lock);
+	nu_thread_ready(t);
+	(void)!nu_thread_join(t);
+}
+
+void nu_instance_retire(struct nu_proclet *p)
+{
+	struct nu_held_ref *refs = NULL;
+	uint64_t id = p->id;
+	size_t nrefs = 0;
+
+	run_fini(p);
+	while (nu_freeze(p, END_PAUSE_US_MAX))
+		nu_warn("proclet %#lx ends, but a thread of it cannot be stopped yet", (unsigned long)id);
+	nu_move_forget_waiters(p);
+	nu_threads_discard(p);
+	(void)!nu_refs_held(p, &refs, &nrefs);
+	nu_lock_acquire(&p->lock);
+	p->state = NU_PROCLET_NONE;
+	p->head = NULL;
+	p->heap = NULL;
+	p->root = NULL;
+	atomic_store(&p->frozen, false);
+	nu_lock_release(&p->lock);
+	nu_proclet_unmap(p);
+	nu_held_release(p);
+	nu_proclet_leave(p);
+	nu_route_forget(id);
+	nu_stat_add(nu_core_self(), NU_STAT_PROCLETS_FREED, 1);
+	nu_client_free(id, nu_node.self);
+	nu_refs_give_back(id, refs, nrefs);
+	free(refs);
+}

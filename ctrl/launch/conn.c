@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A framed stream socket that never blocks its owner: input is gathered until a message is whole, output queues here.
+ */
+#include "launch.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+struct out {
+	struct out *next;
+	struct nu_boot_head head;
+	struct shared *payload; /* NULL if empty */
+};
+
+struct shared *shared_new(size_t len_bytes)
+{
+	struct shared *s = launch_alloc(sizeof(*s) + len_bytes);
+	s->refs = 1;
+	s->len_bytes = len_bytes;
+	return s;
+}
+
+void shared_put(struct shared *s)
+{
+	if (s && !--s->refs)
+		free(s);
+}
+
+void conn_init(struct conn *c, int fd, uint32_t max_bytes)
+{
+	*c = (struct conn){.fd = fd, .max_bytes = max_bytes};
+	c->last_p = &c->first;
+}
+
+static void pop(struct conn *c)
+{
+	struct out *o = c->first;
+	c->first = o->next;
+	if (!c->first)
+		c->last_p = &c->first;
+	c->first_sent = 0;
+	shared_put(o->payload);
+	free(o);
+}
+
+void conn_close(struct conn *c)
+{
+	if (c->fd < 0)
+		return;
+	while (c->first)
+		pop(c);
+	free(c->payload);
+	c->payload = NULL;
+	close(c->fd);
+	c->fd = -1;
+}
+
+short conn_events(const struct conn *c)
+{
+	return (short)(POLLIN | (c->first ? POLLOUT : 0));
+}
+
+/* Up to @len more bytes: how many, 0 for none now, -1 at the end. */
+static ssize_t take(struct conn *c, void *to, size_t len)
+{
+	ssize_t n;
+	do {
+		n = recv(c->fd, to, len, MSG_DONTWAIT);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EAGAIN)
+		return 0;
+	return n > 0 ? n : -1;
+}
+
+bool conn_read(struct conn *c, conn_fn fn, void *arg)
+{
+	while (c->fd >= 0) {
+		ssize_t n;
+		if (c->head_have < sizeof(c->head)) {
+			n = take(c, (char *)&c->head + c->head_have, sizeof(c->head) - c->head_have);
+			if (n <= 0)
+				return n == 0;
+			c->head_have += (size_t)n;
+			if (c->head_have < sizeof(c->head))
+				continue;
+			if (c->head.len_bytes > c->max_bytes)
+				return false;
+			c->payload = launch_alloc((size_t)c->head.len_bytes + 1);
+			c->have = 0;
+		}
+		if (c->have < c->head.len_bytes) {
+			n = take(c, c->payload + c->have, c->head.len_bytes - c->have);
+			if (n <= 0)
+				return n == 0;
+			c->have += (size_t)n;
+			if (c->have < c->head.len_bytes)
+				continue;
+		}
+		/* The handler may close the connection, or read on: the message is taken out first. */
+		struct nu_boot_head head = c->head;
+		char *payload = c->payload;
+		payload[head.len_bytes] = '\0';
+		c->payload = NULL;
+		c->head_have = 0;
+		fn(arg, &head, payload);
+		free(payload);
+	}
+	return true;
+}
+
+void conn_flush(struct conn *c)
+{
+	while (c->fd >= 0 && c->first) {
+		struct out *o = c->first;
+		size_t total = sizeof(o->head) + o->head.len_bytes, sent = c->first_sent;
+		struct iovec iov[2];
+		int niov = 0;
+		if (sent < sizeof(o->head)) {
+			iov[niov++] = (struct iovec){(char *)&o->head + sent, sizeof(o->head) - sent};
+			sent = sizeof(o->head);
+		}
+		if (o->payload)
+			iov[niov++] =
+				(struct iovec){o->payload->data + (sent - sizeof(o->head)), total - sent};
+		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)niov};
+		ssize_t n = sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n < 0) {
+			while (c->first)
+				pop(c);
+			return;
+		}
+		c->first_sent += (size_t)n;
+		if (c->first_sent == total)
+			pop(c);
+	}
+}
+
+void conn_send_shared(struct conn *c, uint32_t type, int32_t arg, uint64_t id, struct shared *s)
+{
+	if (c->fd < 0)
+		return;
+	struct out *o = launch_alloc(sizeof(*o));
+	*o = (struct out){
+		.payload = s,
+		.head = {.type = type, .arg = arg, .id = id, .len_bytes = s ? (uint32_t)s->len_bytes : 0}};
+	if (s)
+		s->refs++;
+	*c->last_p = o;
+	c->last_p = &o->next;
+	conn_flush(c);
+}
+
+void conn_send(struct conn *c, uint32_t type, int32_t arg, uint64_t id, const void *payload, size_t len_bytes)
+{
+	struct shared *s = NULL;
+	if (len_bytes) {
+		s = shared_new(len_bytes);
+		memcpy(s->data, payload, len_bytes);
+	}
+	conn_send_shared(c, type, arg, id, s);
+	shared_put(s);
+}

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * nu_launch's parts: conn.c framed sockets that never block; writer.c its own stdout and stderr; relay.c nodes' output
+ * by lines; spawn.c the one exec; job.c the job's life; operator.c nu_ctl's socket; main.c options and the loop.
+ */
+#pragma once
+
+#include "ctrl/boot_proto.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+int64_t launch_now_ms(void);
+/* One line "nu_launch: ..." on stderr, between whole lines of the nodes' output. */
+void launch_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* malloc or the end: the launcher's death ends the nodes too. */
+void *launch_alloc(size_t len_bytes);
+
+/* ---- conn.c ---- */
+
+/* Bytes that several connections send, freed by the last. */
+struct shared {
+	unsigned refs;
+	size_t len_bytes;
+	unsigned char data[];
+};
+struct shared *shared_new(size_t len_bytes);
+void shared_put(struct shared *s);
+
+struct out;
+struct conn {
+	int fd; /* -1: closed */
+	struct nu_boot_head head;
+	size_t head_have, have;
+	char *payload; /* with a NUL after it */
+	uint32_t max_bytes;
+	struct out *first, **last_p;
+	size_t first_sent;
+};
+/* Takes the payload's bytes for the call only. */
+typedef void (*conn_fn)(void *arg, const struct nu_boot_head *head, const char *payload);
+
+void conn_init(struct conn *c, int fd, uint32_t max_bytes);
+void conn_close(struct conn *c);
+short conn_events(const struct conn *c);
+/* Reads what is there and calls @fn for each message. False: the other end is gone or talks nonsense. */
+bool conn_read(struct conn *c, conn_fn fn, void *arg);
+/* Sends as much as goes; the rest waits for conn_flush(). Errors show up as an end of file later. */
+void conn_send(struct conn *c, uint32_t type, int32_t arg, uint64_t id, const void *payload,
+	       size_t len_bytes);
+void conn_send_shared(struct conn *c, uint32_t type, int32_t arg, uint64_t id, struct shared *s);
+void conn_flush(struct conn *c);
+
+/* ---- writer.c: a thread, since stdout may block and must not be made non-blocking (others share it) ---- */
+
+struct writer {
+	int fd, event_fd; /* event_fd: written when the queue has shrunk or failed */
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	char *fill;
+	size_t fill_len, fill_cap;
+	size_t draining; /* bytes of an earlier fill that are being written */
+	int error;	 /* errno of the first failed write; later output is dropped */
+};
+#define WRITER_HIGH_BYTES ((size_t)4 << 20) /* above: the nodes' pipes are not read */
+
+int writer_start(struct writer *w, int fd, int event_fd);
+void writer_push(struct writer *w, const char *data, size_t len_bytes);
+size_t writer_queued(struct writer *w);
+int writer_error(struct writer *w);
+
+/* ---- relay.c ---- */
+
+/* One node's stdout or stderr. */
+struct relay {
+	int fd; /* -1: at its end */
+	struct writer *to;
+	char prefix[16];
+	char *line; /* begun, not ended */
+	size_t len, cap;
+};
+enum relay_result { RELAY_MORE, RELAY_EMPTY, RELAY_EOF };
+
+void relay_init(struct relay *r, int fd, struct writer *to, int node); /* node -1: no prefix */
+/* Reads once. At the end of file the last, unended line is passed on and the descriptor closed. */
+enum relay_result relay_pump(struct relay *r);
+void relay_finish(struct relay *r);
+bool relay_may_read(const struct relay *r);
+
+/* ---- spawn.c ---- */
+
+struct options {
+	unsigned nodes, cores;
+	size_t mem_bytes;
+	char reader[16], transport[64];
+	bool keep_going, no_prefix;
+	double time_out_s; /* 0: none */
+	char **argv;
+};
+
+struct spawned {
+	pid_t pid;
+	int seed;	 /* socket to the constructor */
+	int *nodes;	 /* control sockets */
+	int (*pipes)[2]; /* stdout and stderr of each, to read */
+};
+/* Starts the program. 0, or the launcher's exit status with the cause said: 127 not found, 126 cannot be run, 1. */
+int spawn_program(const struct options *o, struct spawned *s_p);
+
+/* ---- job.c ---- */
+
+struct node {
+	unsigned number;
+	struct job *job;
+	pid_t pid;
+	struct conn conn;
+	struct relay out, err;
+	bool alive, dead, joined, ready, has_blob;
+	int wait_status;
+	struct shared *blob;
+};
+
+enum job_phase { JOB_BOOT, JOB_RUN, JOB_FINISH, JOB_OVER };
+
+struct job {
+	const struct options *options;
+	enum job_phase phase;
+	bool ending, killed, quiet;
+	int status;
+	int signals_seen;
+	int64_t started_ms, warn_at_ms, time_out_at_ms, kill_at_ms, give_up_at_ms;
+	const char *kill_why;
+
+	pid_t program; /* our child; the seed, or something that runs it */
+	bool program_gone;
+	int program_status;
+	struct conn seed;
+	pid_t seed_pid;
+	int seed_pidfd;
+
+	struct node *nodes;
+	unsigned count, alive;
+	bool any_joined;
+	int early_status; /* of nodes that left before any joined */
+	int round;
+	struct writer out, err;
+	int writer_event;
+};
+
+void job_start(struct job *job, const struct options *o, struct spawned *s);
+void job_on_seed(struct job *job);
+void job_on_seed_exit(struct job *job);
+void job_on_node(struct node *n);
+void job_on_sigchld(struct job *job);
+void job_on_signal(struct job *job, int signo);
+void job_on_writer(struct job *job);
+/* Acts on what is due; returns ms until the next thing is, or -1. */
+int job_timers(struct job *job);
+/* Every node is gone: passes the last output on. Moves to JOB_OVER when all is written. */
+void job_finish(struct job *job);
+/* @kill_why: what is said of a node that must be killed when @grace_ms are over; NULL: the end is not a normal one, and
+ * nodes that do not listen yet are sent SIGTERM at once. */
+void job_end(struct job *job, int status, int grace_ms, const char *kill_why);
+
+/* ---- operator.c ---- */
+
+#define OPERATORS_MAX 16
+int operator_listen(void); /* descriptor or -1, said */
+void operator_accept(struct job *job, int listener);
+/* Enters the clients' descriptors; returns how many. The order is the one operator_dispatch() expects. */
+unsigned operator_poll(struct pollfd *p);
+void operator_dispatch(struct job *job, const struct pollfd *p, unsigned count);
+void operator_answer(uint64_t request, int status, const char *text, size_t len_bytes);
+void operator_node0_died(void);
+int64_t operator_next_ms(void); /* when the next client is given up; INT64_MAX: none */

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * nu_launch: runs a program as a logical process of several nodes on this machine.
+ */
+#include "loop.h"
+
+#include "core/size.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CORES_MAX 64
+#define MEM_MIN	  ((size_t)16 << 20)
+
+static struct job job;
+static bool writers_run;
+
+int64_t launch_now_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+void *launch_alloc(size_t len_bytes)
+{
+	void *p = malloc(len_bytes ? len_bytes : 1);
+	if (!p) {
+		static const char text[] = "nu_launch: out of memory\n";
+		if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+			_exit(1);
+		_exit(1);
+	}
+	return p;
+}
+
+void launch_say(const char *fmt, ...)
+{
+	char line[1024];
+	va_list ap;
+	int n = snprintf(line, sizeof(line), "nu_launch: ");
+	va_start(ap, fmt);
+	int more = vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
+	va_end(ap);
+	size_t len = (size_t)n + (size_t)(more < 0 ? 0 : more);
+	if (len > sizeof(line) - 2)
+		len = sizeof(line) - 2;
+	line[len++] = '\n';
+	if (writers_run)
+		writer_push(&job.err, line, len);
+	else if (write(STDERR_FILENO, line, len) < 0)
+		return; /* nowhere to complain */
+}
+
+static unsigned processors(void)
+{
+	cpu_set_t cpus;
+	return sched_getaffinity(0, sizeof(cpus), &cpus) ? 1 : (unsigned)CPU_COUNT(&cpus);
+}
+
+static void help(void)
+{
+	printf("Usage: nu_launch [options] PROG [ARGS...]\n"
+	       "\n"
+	       "Runs PROG, a program linked with libnu, as a logical process of several nodes on this "
+	       "machine.\n"
+	       "\n"
+	       "  -n, --nodes N       nodes, 1 to %d (2)\n"
+	       "  -c, --cores K       kernel threads for user-level threads in each node, 1 to %d "
+	       "(processors / N, here %u "
+	       "/ N)\n"
+	       "  -m, --mem SIZE      each node's budget for heaps: 512M, 4G (half of memory / N)\n"
+	       "  -r, --reader R      how heaps are read when they move: auto, cma (auto)\n"
+	       "  -t, --transport T   shm, tcp, or a list as for UCX_TLS (auto)\n"
+	       "  -k, --keep-going    a node's death does not end the job, unless it is node 0's (it does)\n"
+	       "  -T, --time-out S    end the job with status 124 after S seconds (no limit)\n"
+	       "      --no-prefix     do not put \"[n] \" before the nodes' lines (put it)\n"
+	       "  -h, --help          show this\n"
+	       "\n"
+	       "Exit status: what PROG's main proclet returned; 128 + signal or the status of a node that "
+	       "died; 124 timed\n"
+	       "out; 126 PROG cannot be run; 127 there is no PROG; 130 Ctrl-C; 2 wrong usage.\n",
+	       NU_BOOT_NODES_MAX, CORES_MAX, processors());
+}
+
+static void __attribute__((noreturn, format(printf, 1, 2))) usage(const char *fmt, ...)
+{
+	va_list ap;
+	fprintf(stderr, "nu_launch: ");
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\nTry 'nu_launch --help'.\n");
+	exit(2);
+}
+
+static unsigned number(const char *option, const char *text, unsigned max)
+{
+	char *end;
+	errno = 0;
+	unsigned long v = strtoul(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end || errno || v < 1 || v > max)
+		usage("%s takes a number from 1 to %u, not '%s'", option, max, text);
+	return (unsigned)v;
+}
+
+static void word(const char *option, const char *text, char *to, size_t size)
+{
+	if (!*text || strlen(text) >= size)
+		usage("%s takes a word of 1 to %zu characters, not '%s'", option, size - 1, text);
+	memset(to, 0, size);
+	strcpy(to, text);
+}
+
+static void take_option(int c, struct options *o)
+{
+	char *end;
+	switch (c) {
+	case 'n':
+		o->nodes = number("--nodes", optarg, NU_BOOT_NODES_MAX);
+		break;
+	case 'c':
+		o->cores = number("--cores", optarg, CORES_MAX);
+		break;
+	case 'm':
+		if (!nu_size_parse(optarg, &o->mem_bytes))
+			usage("--mem takes a size such as 512M or 4G, not '%s'", optarg);
+		if (o->mem_bytes < MEM_MIN)
+			usage("--mem: a node needs at least %zuM", MEM_MIN >> 20);
+		break;
+	case 'r':
+		word("--reader", optarg, o->reader, sizeof(o->reader));
+		break;
+	case 't':
+		word("--transport", optarg, o->transport, sizeof(o->transport));
+		break;
+	case 'k':
+		o->keep_going = true;
+		break;
+	case 'T':
+		o->time_out_s = strtod(optarg, &end);
+		if (end == optarg || *end || !(o->time_out_s > 0) || o->time_out_s > 1e9)
+			usage("--time-out takes a number of seconds, not '%s'", optarg);
+		break;
+	case 'p':
+		o->no_prefix = true;
+		break;
+	case 'h':
+		help();
+		exit(0);
+	default:
+		fprintf(stderr, "Try 'nu_launch --help'.\n");
+		exit(2);
+	}
+}
+
+static void take_options(int argc, char **argv, struct options *o)
+{
+	static const struct option longs[] = {
+		{"nodes", required_argument, NULL, 'n'},
+		{"cores", required_argument, NULL, 'c'},
+		{"mem", required_argument, NULL, 'm'},
+		{"reader", required_argument, NULL, 'r'},
+		{"transport", required_argument, NULL, 't'},
+		{"keep-going", no_argument, NULL, 'k'},
+		{"time-out", required_argument, NULL, 'T'},
+		{"no-prefix", no_argument, NULL, 'p'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
+	};
+	int c;
+	/* "+": what follows the program's name is the program's. */
+	while ((c = getopt_long(argc, argv, "+n:c:m:r:t:kT:h", longs, NULL)) != -1)
+		take_option(c, o);
+	o->argv = argv + optind;
+	if (!o->argv[0])
+		usage("no program given");
+	if (!o->argv[0][0])
+		usage("the program's name is empty");
+	unsigned each = processors() / o->nodes;
+	if (!o->cores)
+		o->cores = each < 1 ? 1 : each > CORES_MAX ? CORES_MAX : each;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.nodes = 2, .reader = "auto", .transport = "auto"};
+	struct spawned s;
+	struct loop l;
+
+	take_options(argc, argv, &o);
+	signal(SIGPIPE, SIG_IGN);
+	/* The nodes' parent exits once it has forked them; they, and whatever they leave behind, come to us. */
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1)) {
+		launch_say("PR_SET_CHILD_SUBREAPER: %s", strerror(errno));
+		return 1;
+	}
+	int err = loop_init(&l);
+	if (err) {
+		launch_say("signals: %s", strerror(-err));
+		return 1;
+	}
+	int status = spawn_program(&o, &s);
+	if (status)
+		return status;
+	job_start(&job, &o, &s);
+	l.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	/* After the fork: the child had one thread. */
+	if (l.event_fd < 0 || writer_start(&job.out, STDOUT_FILENO, l.event_fd) ||
+	    writer_start(&job.err, STDERR_FILENO, l.event_fd)) {
+		launch_say("output threads: %s", strerror(errno));
+		return 1; /* the program dies with us */
+	}
+	writers_run = true;
+	loop_run(&l, &job);
+	/* Not exit(): a writer may be stuck in a write that nobody reads. */
+	_exit(job.status);
+}

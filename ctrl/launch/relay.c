@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One node's output on its way to the launcher's: cut into lines, each with the node's prefix, so that lines of several
+ * nodes never mix. Bytes are taken as they are, NULs too.
+ */
+#include "launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define READ_BYTES     65536
+#define LINE_MAX_BYTES ((size_t)1 << 20) /* longer lines are broken here, so that memory stays bounded */
+
+void relay_init(struct relay *r, int fd, struct writer *to, int node)
+{
+	*r = (struct relay){.fd = fd, .to = to};
+	fcntl(fd, F_SETFL, O_NONBLOCK); /* our end of the pipe alone */
+	if (node >= 0)
+		snprintf(r->prefix, sizeof(r->prefix), "[%d] ", node);
+}
+
+static void keep(struct relay *r, const char *data, size_t len)
+{
+	if (!len)
+		return;
+	if (r->len + len > r->cap) {
+		size_t cap = r->cap ? r->cap : 256;
+		while (cap < r->len + len)
+			cap *= 2;
+		r->line = realloc(r->line, cap);
+		if (!r->line)
+			abort();
+		r->cap = cap;
+	}
+	memcpy(r->line + r->len, data, len);
+	r->len += len;
+}
+
+static size_t put(char *to, const char *data, size_t len)
+{
+	if (len)
+		memcpy(to, data, len);
+	return len;
+}
+
+/* Whole lines go out in one piece; the rest is kept. */
+static void feed(struct relay *r, const char *data, size_t len)
+{
+	size_t plen = strlen(r->prefix), lines = 0, used = 0;
+	const char *end = data + len, *next;
+
+	for (const char *p = data; (p = memchr(p, '\n', (size_t)(end - p))); p++)
+		lines++;
+	if (lines) {
+		char *text = launch_alloc(r->len + len + lines * plen);
+		while ((next = memchr(data, '\n', (size_t)(end - data)))) {
+			next++;
+			used += put(text + used, r->prefix, plen);
+			used += put(text + used, r->line, r->len);
+			used += put(text + used, data, (size_t)(next - data));
+			r->len = 0;
+			data = next;
+		}
+		writer_push(r->to, text, used);
+		free(text);
+	}
+	keep(r, data, (size_t)(end - data));
+	if (r->len >= LINE_MAX_BYTES)
+		relay_finish(r);
+}
+
+/* Passes an unended line on; with prefixes it is ended, or the next node's would stand in its middle. */
+void relay_finish(struct relay *r)
+{
+	if (!r->len)
+		return;
+	size_t plen = strlen(r->prefix), used = 0;
+	char *text = launch_alloc(plen + r->len + 1);
+	used += put(text + used, r->prefix, plen);
+	used += put(text + used, r->line, r->len);
+	if (plen)
+		text[used++] = '\n';
+	r->len = 0;
+	writer_push(r->to, text, used);
+	free(text);
+}
+
+bool relay_may_read(const struct relay *r)
+{
+	return r->fd >= 0 && writer_queued(r->to) < WRITER_HIGH_BYTES;
+}
+
+enum relay_result relay_pump(struct relay *r)
+{
+	char buf[READ_BYTES];
+	if (r->fd < 0)
+		return RELAY_EOF;
+	ssize_t n = read(r->fd, buf, sizeof(buf));
+	if (n > 0) {
+		feed(r, buf, (size_t)n);
+		return RELAY_MORE;
+	}
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return errno == EAGAIN ? RELAY_EMPTY : RELAY_MORE;
+	relay_finish(r);
+	free(r->line);
+	r->line = NULL;
+	r->cap = 0;
+	close(r->fd);
+	r->fd = -1;
+	return RELAY_EOF;
+}

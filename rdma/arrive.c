@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A move as its destination sees it: room first, then pull, install, resume; what would leave the proclet waits until
+ * the source has let go.
+ */
+#include "rdma/move_int.h"
+
+#define CLEAR_US    20u
+#define CLEAR_TRIES 5000u
+
+/* ---- prepare ---- */
+
+/* The control block for what will arrive: new, or the note that it was here before. */
+static int enter(const struct nu_prepare_args *a, struct nu_proclet **p_p)
+{
+	struct nu_proclet *p = nu_proclet_lookup(a->id);
+	int ret = 0;
+
+	if (!p) {
+		ret = nu_proclet_enter(a->id, &p);
+		if (ret)
+			return ret;
+	}
+	/* It left us and comes back already: what is left of it here is being cleared away. */
+	for (unsigned tries = 0; p->state == NU_PROCLET_MOVED && p->move_claimed && tries < CLEAR_TRIES; tries++)
+		nu_sleep_us(CLEAR_US);
+	nu_lock_acquire(&p->lock);
+	if (p->move_claimed) {
+		ret = -EBUSY;
+	} else if (p->state == NU_PROCLET_NONE || p->state == NU_PROCLET_MOVED) {
+		p->moved_from = (unsigned)a->from;
+		p->state = NU_PROCLET_ARRIVING;
+	} else {
+		ret = -EBUSY;
+	}
+	nu_lock_release(&p->lock);
+	*p_p = p;
+	return ret;
+}
+
+/* It will not arrive: what is held goes where it is. */
+static void give_up(struct nu_proclet *p)
+{
+	nu_proclet_unmap(p);
+	nu_lock_acquire(&p->lock);
+	p->moved_to = p->moved_from;
+	p->moved_location = 0;
+	p->state = NU_PROCLET_MOVED;
+	atomic_store(&p->frozen, false);
+	nu_lock_release(&p->lock);
+	nu_held_release(p);
+}
+
+static void prepare_run(void *self, void *args, void *result, struct nu_out *out)
+{
+	struct nu_prepare_args *a = args;
+	struct nu_proclet *p;
+	int ret = a->from < nu_node.count ? enter(a, &p) : -EINVAL;
+
+	if (!ret) {
+		ret = nu_proclet_reserve(p, a->used_bytes);
+		if (ret)
+			give_up(p);
+	}
+	*(int *)result = ret;
+}
+NU_NODE_METHOD(nu_prepare_method, "prepare", prepare_run, struct nu_prepare_args, NULL, 0);
+
+static void abort_run(void *self, void *args, void *result, struct nu_out *out)
+{
+	struct nu_move_id_args *a = args;
+	struct nu_proclet *p = nu_proclet_lookup(a->id);
+
+	*(int *)result = 0;
+	if (p && p->state == NU_PROCLET_ARRIVING)
+		give_up(p);
+}
+NU_NODE_METHOD(nu_abort_method, "abort", abort_run, struct nu_move_id_args, NULL, 0);
+
+/* ---- hand-over ---- */
+
+/* Pieces to read: the used part of the heap into the extents' pool addresses, and each live stack in place. */
+static struct nu_piece *pieces_of(struct nu_proclet *p, const struct nu_handover *h,
+				  const struct nu_handover_thread *threads, unsigned *n_p)
+{
+	struct nu_piece *pieces = malloc((p->nextents + h->nthreads) * sizeof(*pieces));
+	uint64_t base = (uint64_t)nu_seg_addr(nu_id_seg(h->id));
+	size_t done = 0;
+	unsigned n = 0;
+
+	if (!pieces)
+		return NULL;
+	for (unsigned i = 0; i < p->nextents && done < h->used_bytes; i++) {
+		size_t len = p->extents[i].len_bytes;
+
+		if (len > h->used_bytes - done)
+			len = h->used_bytes - done;
+		pieces[n++] = (struct nu_piece){ p->extents[i].home, base + done, len };
+		done += len;
+	}
+	for (unsigned i = 0; i < h->nthreads; i++)
+		pieces[n++] = (struct nu_piece){ (void *)threads[i].low, threads[i].low, threads[i].live_bytes };
+	*n_p = n;
+	return pieces;
+}
+
+static int adopt_stacks(const struct nu_handover *h, const struct nu_handover_thread *threads, unsigned *done_p)
+{
+	for (*done_p = 0; *done_p < h->nthreads; (*done_p)++) {
+		int ret = nu_stack_adopt((struct nu_thread *)threads[*done_p].thread, threads[*done_p].live_bytes);
+
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static int pull(struct nu_proclet *p, const struct nu_handover *h, const struct nu_handover_thread *threads)
+{
+	unsigned n, adopted;
+	struct nu_piece *pieces;
+	int ret = nu_proclet_reserve(p, h->used_bytes); /* it may have grown since */
+
+	if (ret)
+		return ret;
+	ret = adopt_stacks(h, threads, &adopted);
+	if (ret)
+		goto drop_stacks;
+	ret = -ENOMEM;
+	pieces = pieces_of(p, h, threads, &n);
+	if (!pieces)
+		goto drop_stacks;
+	ret = nu_reader_read((unsigned)h->from, pieces, n);
+	free(pieces);
+	if (!ret)
+		ret = nu_proclet_install(p);
+	if (!ret)
+		return 0;
+drop_stacks:
+	while (adopted)
+		nu_stack_depart((struct nu_thread *)threads[--adopted].thread);
+	return ret;
+}
+
+/* The bytes are in place: makes a proclet of them that can run. Nothing of it runs yet. */
+static void assemble(struct nu_proclet *p, const struct nu_handover *h, const struct nu_handover_thread *threads)
+{
+	struct nu_proclet_head *head = nu_seg_addr(nu_id_seg(h->id));
+	uint64_t now = nu_mono_ns();
+	int64_t shift = (int64_t)(now - h->source_now_ns);
+
+	head->location = h->location;
+	head->clock_offset_ns = (int64_t)(h->proclet_now_ns - now);
+	nu_heap_arrived(head->heap, p->mapped_bytes);
+	nu_heap_set_grow(head->heap, nu_proclet_map, p);
+	nu_lock_acquire(&p->lock);
+	p->head = head;
+	p->root = head->root;
+	p->heap = head->heap;
+	nu_list_init(&p->threads);
+	nu_list_init(&p->parked);
+	nu_list_init(&p->output_waiters);
+	p->nthreads = 0;
+	p->calls_active = h->calls_active;
+	atomic_store(&p->frozen, true);
+	for (unsigned i = 0; i < h->nthreads; i++) {
+		struct nu_thread *t = (struct nu_thread *)threads[i].thread;
+
+		/* Deadlines are what is left of them. */
+		if (t->deadline_ns)
+			t->deadline_ns += (uint64_t)shift;
+		if (t->call_deadline_ns)
+			t->call_deadline_ns += (uint64_t)shift;
+		nu_thread_arrived(t, p);
+	}
+	p->hold_output = true;
+	nu_lock_release(&p->lock);
+}
+
+static void blackout_note(uint64_t ns)
+{
+	nu_blackout_add(ns);
+	nu_stat_add(nu_core_self(), NU_STAT_MOVES_IN, 1);
+}
+
+static int arrive(const struct nu_handover *h, size_t len)
+{
+	const struct nu_handover_thread *threads = (const struct nu_handover_thread *)(h + 1);
+	struct nu_proclet *p;
+	int ret;
+
+	if (len < sizeof(*h) || len != sizeof(*h) + h->nthreads * sizeof(*threads) || h->from >= nu_node.count)
+		return -EBADMSG;
+	p = nu_proclet_lookup(h->id);
+	if (!p || p->state != NU_PROCLET_ARRIVING || p->moved_from != h->from)
+		return -EINVAL;
+	ret = pull(p, h, threads);
+	if (ret) {
+		give_up(p);
+		return ret;
+	}
+	assemble(p, h, threads);
+	nu_lock_acquire(&p->lock);
+	p->state = NU_PROCLET_PRESENT;
+	nu_lock_release(&p->lock);
+	nu_thaw(p);
+	blackout_note(nu_mono_ns() - h->paused_at_ns);
+	nu_held_release(p);
+	return 0;
+}
+
+static void handover_run(void *self, void *args, void *result, struct nu_out *out)
+{
+	struct nu_handover_args *a = args;
+
+	*(int *)result = arrive(a->blob.data, a->blob.len_bytes);
+}
+static const struct nu_field handover_fields[] = {
+	{ offsetof(struct nu_handover_args, blob), NU_FIELD_BYTES, 1 },
+};
+NU_NODE_METHOD(nu_handover_method, "hand-over", handover_run, struct nu_handover_args, handover_fields, 1);
+
+/* ---- relinquished ---- */
+
+static void settle(struct nu_proclet *p)
+{
+	uint64_t id = p->id, location;
+
+	nu_lock_acquire(&p->lock);
+	if (!p->hold_output) {
+		nu_lock_release(&p->lock);
+		return;
+	}
+	p->hold_output = false;
+	location = p->head->location;
+	while (!nu_list_empty(&p->output_waiters)) {
+		struct nu_thread *t = nu_list_entry(p->output_waiters.next, struct nu_thread, link);
+
+		nu_list_del(&t->link);
+		nu_thread_ready(t);
+	}
+	nu_lock_release(&p->lock);
+	(void)!nu_move_ops.end(id, nu_node.self, location, true); /* the controller died: it asks the nodes */
+	nu_held_release(p);
+	nu_calls_recheck(p);
+	nu_move_check_refs(p);
+}
+
+static void relinquish_run(void *self, void *args, void *result, struct nu_out *out)
+{
+	struct nu_move_id_args *a = args;
+	struct nu_proclet *p = nu_proclet_lookup(a->id);
+
+	*(int *)result = p ? 0 : -ESTALE;
+	if (p)
+		settle(p);
+}
+NU_NODE_METHOD(nu_relinquish_method, "relinquish", relinquish_run, struct nu_move_id_args, NULL, 0);
+
+void nu_move_check_refs(struct nu_proclet *p)
+{
+	bool ends;
+
+	nu_lock_acquire(&p->lock);
+	ends = p->state == NU_PROCLET_PRESENT && p->head && !p->head->refs_total;
+	if (ends)
+		p->state = NU_PROCLET_DYING;
+	ends = ends && !p->calls_active;
+	nu_lock_release(&p->lock);
+	if (ends)
+		nu_rpc_retire(p);
+}
+
+struct orphans {
+	unsigned node;
+	struct nu_proclet *p[64];
+	unsigned n;
+};
+
+static void find_orphan(struct nu_proclet *p, void *arg)
+{
+	struct orphans *o = arg;
+
+	if (p->moved_from == o->node && (p->hold_output || p->state == NU_PROCLET_ARRIVING) && o->n < 64)
+		o->p[o->n++] = p;
+}
+
+void nu_move_node_dead(unsigned node)
+{
+	struct orphans o;
+
+	do {
+		o = (struct orphans){ .node = node };
+		nu_proclet_for_each(find_orphan, &o);
+		for (unsigned i = 0; i < o.n; i++) {
+			if (o.p[i]->state == NU_PROCLET_ARRIVING) {
+				o.p[i]->moved_from = nu_node.self;
+				give_up(o.p[i]);
+			} else {
+				settle(o.p[i]); /* the source died after we had pulled: this is the only copy */
+			}
+		}
+	} while (o.n);
+}
+
+int nu_move_init(void)
+{
+	return 0;
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A move as its source sees it: prepare, pause, hand over, let go. Until the destination is told that it may keep the
+ * proclet ("relinquish"), nothing has left it there, so any failure before that goes on here as if nothing had been.
+ */
+#include "rdma/move_int.h"
+
+#define PAUSE_US_MAX 20000u
+
+struct nu_move_ops nu_move_ops;
+
+void nu_move_set_ops(const struct nu_move_ops *ops)
+{
+	nu_move_ops = *ops;
+}
+
+int nu_node_call(unsigned node, const struct nu_method *m, const void *args)
+{
+	int ret = 0, err = nu_call((struct nu_ref){ nu_id_of_node(node) }, m, args, &ret);
+
+	return err ? err : ret;
+}
+
+/* Marks the proclet as being moved by us; calls go on. */
+static int claim(uint64_t id, struct nu_proclet **p_p)
+{
+	struct nu_proclet *p = nu_proclet_lookup(id);
+	int ret = 0;
+
+	if (!p)
+		return -EREMCHG;
+	nu_lock_acquire(&p->lock);
+	if (p->id != id || p->state == NU_PROCLET_MOVED || p->state == NU_PROCLET_NONE)
+		ret = -EREMCHG; /* not here any more: the caller looks again */
+	else if (p->state == NU_PROCLET_DYING)
+		ret = -ESTALE;
+	else if (p->state != NU_PROCLET_PRESENT || p->move_claimed || p->hold_output || p->frozen)
+		ret = -EBUSY;
+	else if (!p->head || p->head->pinned)
+		ret = -EPERM;
+	else
+		p->move_claimed = true;
+	nu_lock_release(&p->lock);
+	*p_p = p;
+	return ret;
+}
+
+static void unclaim(struct nu_proclet *p, uint64_t id)
+{
+	nu_lock_acquire(&p->lock);
+	if (p->id == id) /* else it has ended meanwhile */
+		p->move_claimed = false;
+	nu_lock_release(&p->lock);
+}
+
+/* The proclet goes on here. */
+static void undo(struct nu_proclet *p)
+{
+	nu_lock_acquire(&p->lock);
+	p->state = NU_PROCLET_PRESENT;
+	p->move_claimed = false;
+	nu_lock_release(&p->lock);
+	nu_thaw(p);
+	nu_held_release(p);
+	nu_calls_recheck(p);
+	nu_move_check_refs(p);
+	nu_stat_add(nu_core_self(), NU_STAT_MOVES_UNDONE, 1);
+}
+
+/* Threads that wait for a credit of this node's connections start their call over at the new place. */
+void nu_move_forget_waiters(struct nu_proclet *p)
+{
+	struct nu_list *l, *next;
+
+	nu_list_for_each_safe(l, next, &p->threads) {
+		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
+
+		if (nu_wire_forget_waiter(t))
+			nu_thread_ready(t); /* frozen: it is parked */
+	}
+}
+
+static void count_serving(struct nu_thread *t)
+{
+	struct nu_proclet *caller = t->reply_proclet ? nu_proclet_lookup(t->reply_proclet) : NULL;
+
+	if (t->reply_proclet && (!caller || caller->state == NU_PROCLET_MOVED) && t->reply_node == nu_node.self)
+		nu_stat_add(nu_core_self(), NU_STAT_PAUSE_SERVING_MOVED_CALLER, 1);
+}
+
+/* Everything that the destination must know: built when the threads have stopped. malloc'ed. */
+static struct nu_handover *describe(struct nu_proclet *p, uint64_t location, uint64_t paused_at_ns, size_t *len_p)
+{
+	size_t len = sizeof(struct nu_handover) + p->nthreads * sizeof(struct nu_handover_thread);
+	struct nu_handover *h = malloc(len);
+	struct nu_handover_thread *r = (struct nu_handover_thread *)(h + 1);
+	struct nu_list *l;
+
+	if (!h)
+		return NULL;
+	nu_heap_settle(p->heap); /* cached blocks would hold its end high */
+	*h = (struct nu_handover){
+		.id = p->id,
+		.location = location,
+		.from = nu_node.self,
+		.used_bytes = nu_heap_used_end(p->heap),
+		.source_now_ns = nu_mono_ns(),
+		.paused_at_ns = paused_at_ns,
+		.calls_active = p->calls_active,
+		.nthreads = p->nthreads,
+	};
+	h->proclet_now_ns = h->source_now_ns + (uint64_t)p->head->clock_offset_ns;
+	nu_list_for_each(l, &p->threads) {
+		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
+		void *low;
+		size_t live;
+
+		nu_stack_live(t, &low, &live);
+		*r++ = (struct nu_handover_thread){ (uint64_t)t, (uint64_t)low, live };
+		count_serving(t);
+	}
+	*len_p = len;
+	return h;
+}
+
+/* The destination runs it: what is left of it here is a note where it went. */
+static void let_go(struct nu_proclet *p, unsigned to, uint64_t location)
+{
+	struct nu_move_id_args id = { p->id };
+	struct nu_list *l, *next;
+	int err;
+
+	nu_lock_acquire(&p->lock);
+	p->moved_to = to;
+	p->moved_location = location;
+	p->state = NU_PROCLET_MOVED;
+	nu_lock_release(&p->lock);
+	err = nu_node_call(to, &nu_relinquish_method, &id);
+	if (err) /* it died after it had pulled: the proclet died with it */
+		nu_warn("proclet %#lx moved to node %u, which did not confirm: %s", (unsigned long)p->id, to,
+			nu_strerror(err));
+	nu_list_for_each_safe(l, next, &p->threads) {
+		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
+
+		nu_stack_depart(t);
+	}
+	nu_lock_acquire(&p->lock);
+	nu_list_init(&p->threads);
+	nu_list_init(&p->parked);
+	p->nthreads = p->calls_active = 0;
+	p->head = NULL;
+	p->root = NULL;
+	p->heap = NULL;
+	atomic_store(&p->frozen, false);
+	p->move_claimed = false;
+	nu_lock_release(&p->lock);
+	nu_proclet_unmap(p);
+	nu_route_learn(p->id, to, location);
+	nu_held_release(p);
+}
+
+/* Pauses, hands over; 0 when the destination has pulled. On failure it goes on here. */
+static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t location)
+{
+	struct nu_handover_args args;
+	struct nu_handover *h;
+	uint64_t start;
+	size_t len;
+	int ret;
+
+	nu_lock_acquire(&p->lock);
+	if (p->id != id || p->state != NU_PROCLET_PRESENT) { /* its last reference went meanwhile */
+		nu_lock_release(&p->lock);
+		unclaim(p, id);
+		return -ESTALE;
+	}
+	p->state = NU_PROCLET_MOVING;
+	nu_lock_release(&p->lock);
+	start = nu_mono_ns();
+	ret = nu_freeze(p, PAUSE_US_MAX);
+	if (ret) {
+		nu_info("proclet %#lx stays: its threads could not be paused within %u us", (unsigned long)p->id,
+			PAUSE_US_MAX);
+		goto stay;
+	}
+	nu_move_forget_waiters(p);
+	h = describe(p, location, start, &len);
+	if (!h) {
+		ret = -ENOMEM;
+		goto stay;
+	}
+	nu_stat_add(nu_core_self(), NU_STAT_MOVE_BYTES, h->used_bytes);
+	args.blob = (struct nu_bytes){ h, len };
+	ret = nu_node_call(to, &nu_handover_method, &args);
+	free(h);
+	if (!ret)
+		return 0;
+stay:
+	undo(p);
+	return ret;
+}
+
+int nu_move_out(uint64_t id, unsigned to)
+{
+	struct nu_prepare_args prep;
+	struct nu_move_id_args undo_args = { id };
+	struct nu_proclet *p;
+	uint64_t location;
+	int ret = claim(id, &p);
+
+	if (ret)
+		return ret;
+	ret = nu_move_ops.begin(id, to, &location);
+	if (ret) {
+		unclaim(p, id);
+		return ret > 0 ? 0 : ret; /* positive: it is there already */
+	}
+	prep = (struct nu_prepare_args){ id, location, nu_node.self, nu_heap_used_end(p->heap) };
+	ret = nu_node_call(to, &nu_prepare_method, &prep);
+	if (ret) {
+		unclaim(p, id);
+		goto end;
+	}
+	ret = hand_over(p, id, to, location);
+	if (!ret) {
+		let_go(p, to, location);
+		nu_stat_add(nu_core_self(), NU_STAT_MOVES_OUT, 1);
+		return 0;
+	}
+	(void)!nu_node_call(to, &nu_abort_method, &undo_args); /* it may be dead */
+end:
+	(void)!nu_move_ops.end(id, nu_node.self, location, false);
+	return ret;
+}
+
+static void move_run(void *self, void *args, void *result, struct nu_out *out)
+{
+	struct nu_move_args *a = args;
+
+	*(int *)result = nu_move_out(a->id, (unsigned)a->to);
+}
+NU_NODE_METHOD(nu_move_method, "move", move_run, struct nu_move_args, NULL, 0);
+
+NU_API int nu_migrate(struct nu_ref ref, unsigned node)
+{
+	struct nu_move_args args = { ref.id, node };
+	int ret = -EREMCHG;
+
+	if (node >= nu_node.count)
+		return -EINVAL;
+	for (unsigned tries = 0; ret == -EREMCHG && tries < 100; tries++) {
+		int at = nu_locate(ref);
+
+		if (at < 0)
+			return at;
+		if ((unsigned)at == node)
+			return 0;
+		ret = nu_node_call((unsigned)at, &nu_move_method, &args);
+		if (ret == -EREMCHG)
+			nu_route_forget(ref.id);
+	}
+	return ret == -EREMCHG ? -EBUSY : ret;
+}
+
+NU_API int nu_locate(struct nu_ref ref)
+{
+	struct nu_proclet *p = nu_proclet_lookup(ref.id);
+	uint64_t location;
+	unsigned node;
+	int ret;
+
+	if (!ref.id)
+		return -ESTALE;
+	if (p && p->state == NU_PROCLET_DYING)
+		return -ESTALE;
+	if (p && (p->state == NU_PROCLET_PRESENT || p->state == NU_PROCLET_MOVING))
+		return (int)nu_node.self;
+	if (p && p->state == NU_PROCLET_MOVED)
+		return (int)p->moved_to;
+	ret = nu_rpc_locate(ref.id, &node, &location);
+	return ret ? ret : (int)node;
+}

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Calls as their caller sees them: find the proclet, hand off to it if it is here, send to it if not, start over when
+ * it has moved.
+ */
+#include "rpc/rpc_int.h"
+
+#define BACKOFF_US_MIN 10u
+#define BACKOFF_US_MAX 2000u
+#define UNREACHED_US_MAX (10u * 1000 * 1000) /* a call that nobody takes for so long is given up */
+
+struct call {
+	uint64_t id;
+	const struct nu_method *m;
+	const void *args;
+	void *result;
+	uint64_t call_id;
+	uint64_t started_ns; /* first refusal */
+	unsigned backoff_us;
+	bool redirected; /* the cache was wrong: ask the controller */
+};
+
+enum { TRY_AGAIN = 1 }; /* beside 0 and -errno */
+
+/* Sequence numbers: unique for a thread's address, over its reuse too, since each core counts on. */
+static uint64_t next_seq(void)
+{
+	static struct {
+		uint64_t n;
+	} __attribute__((aligned(NU_CACHE_LINE))) seqs[NU_MAX_CORES];
+	unsigned core = nu_core_self();
+
+	return (uint64_t)nu_node.self << 56 | (uint64_t)core << 48 | ++seqs[core].n;
+}
+
+static void arm(struct nu_thread *t, struct call *c)
+{
+	t->wait_method = c->m;
+	t->wait_result = c->result;
+	t->wait_target = c->id;
+	t->wait_status = 0;
+	t->wait_done = 0;
+	nu_wake_arm(t);
+	t->wait_seq = next_seq();
+}
+
+/* Waits for the answer to what arm() announced. */
+static int wait_answer(struct nu_thread *t, enum nu_wait wait)
+{
+	struct nu_proclet *p = t->proclet;
+
+	nu_lock_acquire(&p->lock);
+	if (!t->wait_done) {
+		nu_thread_block_until(wait, &p->lock, t->call_deadline_ns);
+		p = t->proclet; /* it may be another node's by now */
+		nu_lock_acquire(&p->lock);
+		if (!t->wait_done)
+			t->wait_status = -ETIMEDOUT; /* whether it ran, nobody knows */
+	}
+	t->wait_seq = 0;
+	nu_lock_release(&p->lock);
+	return t->wait_status;
+}
+
+static void back_off(struct nu_thread *t, struct call *c)
+{
+	if (!c->started_ns)
+		c->started_ns = nu_mono_ns();
+	c->backoff_us = c->backoff_us ? c->backoff_us * 2 : BACKOFF_US_MIN;
+	if (c->backoff_us > BACKOFF_US_MAX)
+		c->backoff_us = BACKOFF_US_MAX;
+	nu_sleep_us(c->backoff_us);
+}
+
+/* What the answer means for the caller: a refused call was not run, so it may be sent again. */
+static int after_answer(struct nu_thread *t, struct call *c, int status)
+{
+	if (status != -NU_REFUSED_MOVED && status != -NU_REFUSED_BUSY)
+		return status;
+	if (status == -NU_REFUSED_MOVED && t->wait_hint[0] < nu_node.count && !c->redirected) {
+		nu_route_learn(c->id, (unsigned)t->wait_hint[0], t->wait_hint[1]);
+		c->redirected = true;
+		return TRY_AGAIN;
+	}
+	if (status == -NU_REFUSED_MOVED)
+		nu_route_forget(c->id);
+	back_off(t, c);
+	c->redirected = false;
+	return TRY_AGAIN;
+}
+
+/* Packs the arguments; small ones into @room. */
+static void *pack(struct call *c, void *room, size_t room_bytes, size_t *len_p)
+{
+	ssize_t extra = c->m->nfields ? nu_codec_args_bytes(c->m, c->args) : 0;
+	size_t len;
+	void *to = room;
+
+	if (extra < 0)
+		return NULL;
+	len = c->m->nfields ? NU_ALIGN_UP((size_t)c->m->args_bytes, 8) + (size_t)extra : c->m->args_bytes;
+	if (len > room_bytes)
+		to = malloc(len);
+	if (to)
+		nu_codec_args_pack(c->m, c->args, to);
+	*len_p = len;
+	return to;
+}
+
+static void fill_msg(struct nu_msg *msg, struct nu_thread *t, struct call *c, size_t len, unsigned node)
+{
+	unsigned ignored;
+
+	*msg = (struct nu_msg){
+		.len_bytes = (uint32_t)(sizeof(*msg) + len),
+		.type = NU_MSG_CALL,
+		.cls = nu_id_is_node(c->id, &ignored) || c->id == NU_ID_CTRL ? NU_CLASS_CONTROL : NU_CLASS_CALL,
+		.target = c->id,
+		.method = (uint64_t)c->m,
+		.caller = t->proclet_id,
+		.thread = (uint64_t)t,
+		.seq = t->wait_seq,
+		.call_id = c->call_id,
+		.origin = nu_node.self,
+	};
+	t->wait_dest = node;
+}
+
+/* The proclet is here. p->lock is held and released; it is present and not frozen. */
+static int call_here(struct nu_thread *t, struct call *c, struct nu_proclet *p, const void *packed, size_t len)
+{
+	int err;
+	struct nu_thread *callee = nu_serve_prepare(p, c->m, packed, len, &err);
+
+	if (!callee) {
+		nu_lock_release(&p->lock);
+		return err;
+	}
+	arm(t, c);
+	t->wait_dest = nu_node.self;
+	callee->reply_proclet = t->proclet_id;
+	callee->reply_thread = t;
+	callee->reply_seq = t->wait_seq;
+	callee->reply_node = nu_node.self;
+	callee->call_id = c->call_id;
+	callee->call_index = 0;
+	nu_stat_add(nu_core_self(), NU_STAT_CALLS_LOCAL, 1);
+	if (t->call_deadline_ns) {
+		nu_lock_release(&p->lock);
+		nu_thread_ready_first(callee);
+		return after_answer(t, c, wait_answer(t, NU_WAIT_REPLY_LOCAL));
+	}
+	nu_thread_claim(callee);
+	nu_lock_release(&p->lock);
+	nu_thread_handoff(callee, NU_WAIT_REPLY_LOCAL);
+	t->wait_seq = 0;
+	return after_answer(t, c, t->wait_status);
+}
+
+/* It is here, but on its way: the call waits with it. p->lock is held and released. */
+static int call_held(struct nu_thread *t, struct call *c, struct nu_proclet *p, const void *packed, size_t len)
+{
+	struct nu_msg msg;
+	int err;
+
+	arm(t, c);
+	fill_msg(&msg, t, c, len, nu_node.self);
+	err = nu_held_add(p, &msg, packed, len, nu_node.self);
+	nu_lock_release(&p->lock);
+	if (err) {
+		t->wait_seq = 0;
+		if (err != -EAGAIN)
+			return err;
+		back_off(t, c);
+		return TRY_AGAIN;
+	}
+	return after_answer(t, c, wait_answer(t, NU_WAIT_REPLY_LOCAL));
+}
+
+static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const void *packed, size_t len)
+{
+	struct iovec part = { (void *)packed, len };
+	struct nu_msg msg;
+	unsigned ignored;
+	int err;
+
+	if (!nu_id_is_node(c->id, &ignored) && c->id != NU_ID_CTRL) {
+		err = nu_wire_credit(node, t->reply_proclet != 0, t->call_deadline_ns);
+		if (err)
+			return err == -EAGAIN ? TRY_AGAIN : err;
+	}
+	arm(t, c);
+	fill_msg(&msg, t, c, len, node);
+	err = nu_wire_send(node, &msg, &part, len ? 1 : 0);
+	if (err) {
+		t->wait_seq = 0;
+		return err;
+	}
+	nu_stat_add(nu_core_self(), NU_STAT_CALLS_SENT, 1);
+	return after_answer(t, c, wait_answer(t, NU_WAIT_REPLY_REMOTE));
+}
+
+int nu_rpc_locate(uint64_t id, unsigned *node_p, uint64_t *location_p)
+{
+	int ret;
+
+	if (nu_route_lookup(id, node_p, location_p))
+		return 0;
+	ret = nu_rpc_ops.locate ? nu_rpc_ops.locate(id, node_p, location_p) : -ESTALE;
+	if (!ret)
+		nu_route_learn(id, *node_p, *location_p);
+	return ret;
+}
+
+/* One attempt at the place where the proclet is thought to be. */
+static int attempt(struct nu_thread *t, struct call *c, const void *packed, size_t len)
+{
+	struct nu_proclet *p = nu_proclet_lookup(c->id);
+	uint64_t location;
+	unsigned node;
+	int err;
+
+	if (p) {
+		nu_lock_acquire(&p->lock);
+		switch (atomic_load_explicit(&p->id, memory_order_relaxed) == c->id ? p->state : NU_PROCLET_NONE) {
+		case NU_PROCLET_PRESENT:
+			if (likely(!p->frozen))
+				return call_here(t, c, p, packed, len);
+			/* fallthrough */
+		case NU_PROCLET_MOVING:
+		case NU_PROCLET_ARRIVING:
+			return call_held(t, c, p, packed, len);
+		case NU_PROCLET_MOVED:
+			nu_route_learn(c->id, p->moved_to, p->moved_location);
+			nu_lock_release(&p->lock);
+			break;
+		case NU_PROCLET_DYING:
+			nu_lock_release(&p->lock);
+			return -ESTALE;
+		default:
+			nu_lock_release(&p->lock);
+		}
+	}
+	err = nu_rpc_locate(c->id, &node, &location);
+	if (err)
+		return err;
+	if (node == nu_node.self) { /* it is said to be here and is not: just leaving, arriving, or gone */
+		nu_route_forget(c->id);
+		back_off(t, c);
+		return TRY_AGAIN;
+	}
+	return call_remote(t, c, node, packed, len);
+}
+
+static int call_run(struct nu_thread *t, struct call *c)
+{
+	char room[512] __attribute__((aligned(16)));
+	size_t len;
+	void *packed = pack(c, room, sizeof(room), &len);
+	int ret;
+
+	if (!packed)
+		return nu_codec_args_bytes(c->m, c->args) < 0 ? -EMSGSIZE : -ENOMEM;
+	do {
+		nu_output_wait(t->proclet);
+		ret = attempt(t, c, packed, len);
+		if (ret == TRY_AGAIN && c->started_ns &&
+		    (nu_mono_ns() - c->started_ns) / 1000 > UNREACHED_US_MAX) {
+			nu_err("call %s.%s on proclet %#lx given up: no node has taken it for 10 s",
+			       c->m->class_name, c->m->name, (unsigned long)c->id);
+			ret = -EHOSTUNREACH;
+		}
+	} while (ret == TRY_AGAIN);
+	if (packed != room)
+		free(packed);
+	return ret;
+}
+
+NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *args, void *result)
+{
+	struct nu_thread *t = nu_thread_self();
+	struct call c = { .id = target.id, .m = m, .args = args, .result = result };
+	int ret;
+
+	if (!t)
+		return -EINVAL;
+	if (!target.id)
+		return -ESTALE;
+	c.call_id = nu_mix(t->call_id, ++t->call_index);
+	ret = call_run(t, &c);
+	if (!ret && m->result_kind == NU_RESULT_REF && result)
+		ret = nu_ref_note_held_by(t->proclet, ((struct nu_ref *)result)->id);
+	return ret;
+}
+
+NU_API uint64_t nu_deadline_set_us(uint64_t timeout_us)
+{
+	struct nu_thread *t = nu_thread_self();
+	uint64_t now = nu_mono_ns(), left = 0;
+
+	if (!t)
+		return 0;
+	if (t->call_deadline_ns)
+		left = t->call_deadline_ns > now ? (t->call_deadline_ns - now) / 1000 : 1;
+	t->call_deadline_ns = timeout_us ? now + timeout_us * 1000 : 0;
+	return left;
+}
+
+/* Its proclet's lock is held. */
+static void fail_wait(struct nu_thread *t)
+{
+	t->wait_status = -EHOSTDOWN;
+	t->wait_done = 1;
+	if (t->state == NU_THREAD_BLOCKED && nu_wake_claim(t))
+		nu_thread_ready(t);
+}
+
+/* Calls that wait for a node which has died: nobody will answer them. */
+static void fail_calls_of(struct nu_proclet *p, void *arg)
+{
+	unsigned node = *(unsigned *)arg;
+	struct nu_list *l;
+
+	nu_lock_acquire(&p->lock);
+	nu_list_for_each(l, &p->threads) {
+		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
+
+		if (p->frozen || !t->wait_seq || t->wait_done || t->wait_dest != node)
+			continue;
+		fail_wait(t);
+	}
+	nu_lock_release(&p->lock);
+}
+
+void nu_calls_node_dead(unsigned node)
+{
+	nu_proclet_for_each(fail_calls_of, &node);
+}
+
+/* Targets of the calls that wait here, as many as fit. */
+struct targets {
+	uint64_t id[256];
+	unsigned n;
+};
+
+static void collect_targets(struct nu_proclet *p, void *arg)
+{
+	struct targets *ts = arg;
+	struct nu_list *l;
+
+	nu_lock_acquire(&p->lock);
+	nu_list_for_each(l, &p->threads) {
+		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
+		unsigned i, ignored;
+
+		if (!t->wait_seq || t->wait_done || nu_id_is_node(t->wait_target, &ignored))
+			continue;
+		for (i = 0; i < ts->n && ts->id[i] != t->wait_target; i++)
+			;
+		if (i == ts->n && i < 256)
+			ts->id[ts->n++] = t->wait_target;
+	}
+	nu_lock_release(&p->lock);
+}
+
+static void fail_calls_to(struct nu_proclet *p, void *arg)
+{
+	uint64_t target = *(uint64_t *)arg;
+	struct nu_list *l;
+
+	nu_lock_acquire(&p->lock);
+	nu_list_for_each(l, &p->threads) {
+		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
+
+		if (!p->frozen && t->wait_seq && !t->wait_done && t->wait_target == target)
+			fail_wait(t);
+	}
+	nu_lock_release(&p->lock);
+}
+
+void nu_calls_check_lost(void)
+{
+	struct targets *ts = calloc(1, sizeof(*ts));
+
+	if (!ts)
+		return;
+	nu_proclet_for_each(collect_targets, ts);
+	for (unsigned i = 0; i < ts->n; i++) {
+		uint64_t location;
+		unsigned node;
+
+		if (ts->id[i] != NU_ID_CTRL && nu_rpc_ops.locate(ts->id[i], &node, &location) == -EHOSTDOWN)
+			nu_proclet_for_each(fail_calls_to, &ts->id[i]);
+	}
+	free(ts);
+}
+
+void nu_calls_recheck(struct nu_proclet *p)
+{
+	for (unsigned n = 0; n < nu_node.count; n++) {
+		if (atomic_load_explicit(&nu_node.dead[n], memory_order_relaxed))
+			fail_calls_of(p, &n);
+	}
+}
+
+int nu_node_spawn(nu_thread_fn fn, void *arg)
+{
+	struct nu_proclet *p = nu_proclet_lookup(nu_id_of_node(nu_node.self));
+	struct nu_thread *t = p ? nu_thread_alloc(p) : NULL;
+
+	if (!t || !nu_thread_prepare(t, fn, arg, 0))
+		return -ENOMEM;
+	t->detached = 1;
+	t->call_id = nu_mix((uint64_t)t, nu_mono_ns());
+	t->call_index = 0;
+	nu_lock_acquire(&p->lock);
+	nu_thread_link(t);
+	nu_lock_release(&p->lock);
+	nu_thread_ready(t);
+	return 0;
+}

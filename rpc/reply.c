@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Answers. A reply is addressed to the calling proclet, its thread and the sequence number of its call, so it follows
+ * the caller wherever that has moved: delivered, held or forwarded like a call. A thread's address is unique in the
+ * cluster and moves with it, so no slot table has to be translated.
+ */
+#include "rpc/rpc_int.h"
+
+#define REPLY_HAS_DATA 1u /* msg.flags: a span result was given (it may be empty) */
+
+void nu_output_wait(struct nu_proclet *p)
+{
+	while (unlikely(p->hold_output)) {
+		struct nu_thread *t = nu_thread_self();
+
+		nu_lock_acquire(&p->lock);
+		if (!p->hold_output) {
+			nu_lock_release(&p->lock);
+			return;
+		}
+		nu_list_add_tail(&p->output_waiters, &t->link);
+		nu_thread_block(NU_WAIT_OUTPUT, &p->lock);
+		p = t->proclet;
+	}
+}
+
+/* Puts a result where the waiting thread wants it. Its proclet's lock is held and it is not frozen. */
+static int result_store(struct nu_proclet *caller, struct nu_thread *w, const struct nu_msg *msg, const void *data,
+			size_t len)
+{
+	const struct nu_method *m = w->wait_method;
+	struct nu_bytes *span = w->wait_result;
+	char *copy;
+
+	switch (m->result_kind) {
+	case NU_RESULT_FIXED:
+	case NU_RESULT_REF:
+		if (len != m->result_bytes)
+			return -EBADMSG;
+		if (w->wait_result)
+			memcpy(w->wait_result, data, len);
+		return 0;
+	case NU_RESULT_SPAN:
+		if (!span)
+			return 0;
+		*span = (struct nu_bytes){ NULL, 0 };
+		if (!(msg->flags & REPLY_HAS_DATA))
+			return 0;
+		copy = nu_proclet_alloc(caller, len + 1); /* a string's NUL */
+		if (!copy)
+			return -ENOMEM;
+		memcpy(copy, data, len);
+		copy[len] = 0;
+		*span = (struct nu_bytes){ copy, len };
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+/*
+ * Hands the answer to its thread. The caller's lock is held, it is present and not frozen. Returns the thread if it is
+ * blocked and now ours to run; NULL if nobody waits any more or the thread has not gone to sleep yet.
+ */
+static struct nu_thread *answer(struct nu_proclet *caller, const struct nu_msg *msg, const void *data, size_t len)
+{
+	struct nu_thread *w = (struct nu_thread *)msg->thread;
+
+	if (!nu_thread_is_here(w) || w->proclet != caller || w->wait_seq != msg->seq || w->wait_done)
+		return NULL; /* its deadline has passed, or a peer's bad word */
+	w->wait_status = msg->status;
+	if (msg->type == NU_MSG_REFUSED) {
+		w->wait_hint[0] = msg->extra[0];
+		w->wait_hint[1] = msg->extra[1];
+	} else if (!msg->status) {
+		w->wait_status = result_store(caller, w, msg, data, len);
+	}
+	w->wait_done = 1;
+	return w->state == NU_THREAD_BLOCKED && nu_wake_claim(w) ? w : NULL;
+}
+
+enum outcome { ANSWERED, HELD, NOT_HERE, DROPPED };
+
+/* Tries to deliver on this node. ANSWERED: *run_p is a thread that is ours to run (its lock still held), or NULL. */
+static enum outcome deliver(const struct nu_msg *msg, const void *data, size_t len, unsigned from,
+			    struct nu_thread **run_p, struct nu_proclet **caller_p, unsigned *to_p)
+{
+	struct nu_proclet *caller = nu_proclet_lookup(msg->target);
+	enum outcome o = ANSWERED;
+
+	if (!caller)
+		return NOT_HERE;
+	nu_lock_acquire(&caller->lock);
+	switch (atomic_load_explicit(&caller->id, memory_order_relaxed) == msg->target ? caller->state
+										       : NU_PROCLET_NONE) {
+	case NU_PROCLET_PRESENT:
+	case NU_PROCLET_DYING:
+		if (likely(!caller->frozen)) {
+			*run_p = answer(caller, msg, data, len);
+			*caller_p = caller;
+			return ANSWERED; /* the lock stays held */
+		}
+		/* fallthrough */
+	case NU_PROCLET_MOVING:
+	case NU_PROCLET_ARRIVING:
+		o = nu_held_add(caller, msg, data, len, from) ? DROPPED : HELD;
+		if (o == DROPPED)
+			nu_err("reply lost: no memory to hold it while proclet %#lx moves", (unsigned long)msg->target);
+		break;
+	case NU_PROCLET_MOVED:
+		*to_p = caller->moved_to;
+		o = NOT_HERE;
+		break;
+	default:
+		o = NOT_HERE;
+	}
+	nu_lock_release(&caller->lock);
+	return o;
+}
+
+static void send_on(const struct nu_msg *msg, const void *data, size_t len, unsigned to)
+{
+	struct nu_msg on = *msg;
+	struct iovec part = { (void *)data, len };
+	int err;
+
+	if (to >= nu_node.count || to == nu_node.self || on.hops == UINT8_MAX) {
+		nu_stat_add(nu_core_self(), NU_STAT_STALE_CALLS, 1); /* the caller is gone */
+		return;
+	}
+	on.hops++;
+	err = nu_wire_send(to, &on, &part, len ? 1 : 0);
+	if (err && err != -EHOSTDOWN)
+		nu_err("reply to proclet %#lx lost on its way to node %u: %s", (unsigned long)msg->target, to,
+		       nu_strerror(err));
+	else
+		nu_stat_add(nu_core_self(), NU_STAT_REPLIES_SENT, 1);
+}
+
+void nu_reply_on_message(const struct nu_msg *msg, const void *payload, size_t len, unsigned from)
+{
+	struct nu_thread *run = NULL;
+	struct nu_proclet *caller;
+	unsigned to = NU_NODE_UNKNOWN;
+
+	switch (deliver(msg, payload, len, from, &run, &caller, &to)) {
+	case ANSWERED:
+		nu_lock_release(&caller->lock);
+		if (run)
+			nu_thread_ready(run);
+		return;
+	case NOT_HERE:
+		send_on(msg, payload, len, to);
+		return;
+	default:
+		return;
+	}
+}
+
+void nu_reply_refuse(const struct nu_msg *call, int status, unsigned node, uint64_t location)
+{
+	struct nu_msg msg = {
+		.len_bytes = sizeof(msg), .type = NU_MSG_REFUSED, .cls = NU_CLASS_REPLY, .target = call->caller,
+		.thread = call->thread, .seq = call->seq, .status = status, .extra = { node, location },
+	};
+
+	if (!call->caller)
+		return;
+	if (call->origin != nu_node.self)
+		send_on(&msg, NULL, 0, call->origin);
+	else
+		nu_reply_on_message(&msg, NULL, 0, nu_node.self);
+}
+
+static void retire_body(void *arg)
+{
+	nu_rpc_ops.retire(arg);
+}
+
+void nu_rpc_retire(struct nu_proclet *p)
+{
+	if (nu_node_spawn(retire_body, p))
+		nu_err("proclet %#lx cannot be freed: no thread", (unsigned long)p->id);
+}
+
+/* The serving thread's own clean-up, before it ends. */
+static void serve_done(struct nu_thread *t)
+{
+	struct nu_proclet *p = t->proclet;
+	bool last;
+
+	nu_proclet_free(p, t->serve_buffer);
+	nu_proclet_free(p, (void *)t->serve_out.data);
+	t->reply_proclet = 0;
+	nu_lock_acquire(&p->lock);
+	last = --p->calls_active == 0 && p->state == NU_PROCLET_DYING;
+	nu_lock_release(&p->lock);
+	if (last)
+		nu_rpc_retire(p);
+}
+
+void nu_reply_and_exit(struct nu_thread *t, int status)
+{
+	const struct nu_method *m = t->serve_method;
+	struct nu_msg msg = {
+		.type = NU_MSG_REPLY, .cls = NU_CLASS_REPLY, .target = t->reply_proclet, .origin = nu_node.self,
+		.thread = (uint64_t)t->reply_thread, .seq = t->reply_seq, .status = status,
+	};
+	struct nu_thread *run = NULL;
+	struct nu_proclet *caller;
+	const void *data = t->serve_result;
+	size_t len = m->result_bytes;
+	unsigned to = t->reply_node;
+
+	if (m->result_kind == NU_RESULT_SPAN) {
+		data = t->serve_out.data;
+		len = t->serve_out.len_bytes;
+		msg.flags = data ? REPLY_HAS_DATA : 0;
+	}
+	if (status)
+		len = 0;
+	msg.len_bytes = (uint32_t)(sizeof(msg) + len);
+	nu_output_wait(t->proclet);
+	msg.origin = nu_node.self;
+	if (!msg.target)
+		goto done;
+	switch (deliver(&msg, data, len, nu_node.self, &run, &caller, &to)) {
+	case ANSWERED:
+		if (run)
+			nu_thread_claim(run);
+		nu_lock_release(&caller->lock);
+		break;
+	case NOT_HERE:
+		send_on(&msg, data, len, to);
+		break;
+	default:
+		break;
+	}
+done:
+	serve_done(t);
+	if (run)
+		nu_thread_exit_to(run);
+	nu_thread_exit();
+}
+
+NU_API void nu_out_bytes(struct nu_out *out, const void *data, size_t len_bytes)
+{
+	struct nu_thread *t = out->thread;
+	char *copy = nu_proclet_alloc(t->proclet, len_bytes + 1);
+
+	nu_proclet_free(t->proclet, (void *)t->serve_out.data);
+	t->serve_out = (struct nu_bytes){ NULL, 0 };
+	if (!copy) {
+		nu_warn("proclet %#lx: heap full: a result of %zu bytes is dropped", (unsigned long)t->proclet_id,
+			len_bytes);
+		return;
+	}
+	if (len_bytes)
+		memcpy(copy, data, len_bytes);
+	t->serve_out = (struct nu_bytes){ copy, len_bytes };
+}
+
+NU_API void nu_out_str(struct nu_out *out, const char *s)
+{
+	nu_out_bytes(out, s, strlen(s));
+}

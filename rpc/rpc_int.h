@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of rpc/ share. */
+#pragma once
+
+#include "rpc/rpc.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Arguments up to this size lie on the callee's stack, larger ones in a block of its heap. */
+#define NU_STACK_ARGS_MAX 8192u
+#define NU_HELD_MAX	  65536u /* messages held per moving proclet; more are refused with -EAGAIN */
+
+/* Reasons of NU_MSG_REFUSED beside errno values that the caller sees: the call was not run. */
+#define NU_REFUSED_MOVED 10001 /* extra[0]: node or NU_NODE_UNKNOWN, extra[1]: location number */
+#define NU_REFUSED_BUSY	 10002 /* try again later */
+#define NU_NODE_UNKNOWN	 (~0u)
+
+/* A message that waits for a proclet to arrive or to have left. */
+struct nu_held {
+	struct nu_list link; /* nu_proclet.held */
+	unsigned from;
+	size_t len_bytes;
+	struct nu_msg msg;
+	char payload[] __attribute__((aligned(16)));
+};
+
+struct nu_out {
+	struct nu_thread *thread;
+};
+
+extern struct nu_rpc_ops nu_rpc_ops;
+
+/* serve.c */
+void nu_serve_on_call(const struct nu_msg *msg, const void *payload, size_t len, unsigned from);
+/* A linked thread of @p (lock held) that will serve @m with @args; NULL and *err_p when it cannot. Not yet runnable. */
+struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method *m, const void *packed, size_t len,
+				   int *err_p);
+/* Keeps a copy of a message in p->held (lock held). -EAGAIN too many, -ENOMEM. */
+int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len, unsigned from);
+/* Handles a message as if it had just arrived. */
+void nu_serve_dispatch(const struct nu_msg *msg, const void *payload, size_t len, unsigned from);
+
+/* reply.c */
+void nu_reply_on_message(const struct nu_msg *msg, const void *payload, size_t len, unsigned from);
+/* The calling thread has served its call: answers it and ends. */
+void nu_reply_and_exit(struct nu_thread *t, int status) __attribute__((noreturn));
+/* Tells the caller of @msg that it was not run. */
+void nu_reply_refuse(const struct nu_msg *msg, int status, unsigned node, uint64_t location);
+/* Waits until the proclet's output may leave it. */
+void nu_output_wait(struct nu_proclet *p);
+
+/* route.c */
+bool nu_route_lookup(uint64_t id, unsigned *node_p, uint64_t *location_p);
+
+/* ref.c */
+int nu_reftab_add(struct nu_proclet *p, struct nu_reftab **tab, uint64_t id, int64_t n, uint64_t *left_p);
+/* Counts @n more (or fewer) references to @target for @holder: a call. */
+int nu_ref_change(uint64_t target, uint64_t holder, int64_t n);
+
+/* ---- the wire below calls: wire.c batches messages, credit.c counts calls, ucx.c carries batches ---- */
+
+#define NU_BATCH_MAGIC	   0x3162754eu
+#define NU_BATCH_BYE	   1u /* the sender closes this connection on purpose */
+#define NU_BATCH_MAX_BYTES (sizeof(struct nu_batch) + sizeof(struct nu_msg) + NU_MESSAGE_MAX_BYTES)
+
+/* In front of each batch: one UCX active message. Messages follow, each 8-aligned. Little endian. */
+struct nu_batch {
+	uint32_t magic;
+	uint32_t len_bytes; /* of the whole batch */
+	uint16_t node;	    /* that sends it */
+	uint16_t core;
+	uint32_t credits;   /* calls of the receiving node that the sender has accepted */
+	uint32_t flags;
+	uint32_t spare;	    /* 0 */
+};
+_Static_assert(sizeof(struct nu_batch) == 24, "wire format");
+
+/* Memory of one outgoing batch, kept until UCX has sent it. */
+struct nu_buf {
+	struct nu_buf *next;
+	struct nu_conn *conn;
+	unsigned core;
+	size_t len_bytes, cap_bytes;
+	char data[] __attribute__((aligned(16)));
+};
+
+/* Takes a received batch apart and hands its messages to their handlers. @own: from this node's own queue. Return:
+ * messages handled, or -EBADMSG after the first bad byte (counted; the rest is dropped). @data is 8-aligned. */
+int nu_wire_receive(unsigned core, const void *data, size_t len, bool own);
+/* A batch that nu_ucx_send() kept has left (0), or never will (-errno). On its core. */
+void nu_wire_sent(struct nu_buf *b, int err);
+/* The connection's endpoint failed. On its core, inside nu_ucx_progress(). */
+void nu_wire_broken(struct nu_conn *c, int err);
+
+int __must_check nu_credit_init(unsigned window);
+void nu_credit_fini(void);
+/* Credits to be given back to @node, taken for a batch that leaves now. */
+uint32_t nu_credit_take_due(unsigned node);
+/* Whether so many are due that a batch should be made for them. */
+bool nu_credit_is_due(unsigned node);
+/* @n of our calls were accepted by @node. -EBADMSG: it never had so many. */
+int nu_credit_returned(unsigned node, uint32_t n);
+void nu_credit_peer_dead(unsigned node);
+/* wire.c, for credit.c: the calling core makes a batch to @node at its next flush even if it holds no message. */
+void nu_wire_touch(unsigned node);
+bool nu_wire_is_dead(unsigned node);
+
+/* Each is called on the core's own kernel thread, or before it runs and after it has ended. */
+int __must_check nu_ucx_init(const char *transport, bool several_hosts);
+void nu_ucx_fini(void);
+int __must_check nu_ucx_worker_create(unsigned core);
+void nu_ucx_worker_destroy(unsigned core);
+/* The worker's address, malloc'ed. */
+int __must_check nu_ucx_address(unsigned core, void **addr_p, size_t *len_p);
+int __must_check nu_ucx_connect(unsigned core, const void *peer_address, struct nu_conn *c, void **ep_p);
+/* 0: sent, the buffer is the caller's again; 1: kept until nu_wire_sent(); -errno: not sent, the caller's again. */
+int nu_ucx_send(void *ep, struct nu_buf *b);
+unsigned nu_ucx_progress(unsigned core);
+int nu_ucx_arm(unsigned core);
+/* Starts to close, without regard for what is under way; @ep is gone for the caller. */
+void nu_ucx_close(unsigned core, void *ep);
+/* Waits until all that was sent has left and every close is done, at most @timeout_ns. */
+int nu_ucx_drain(unsigned core, uint64_t timeout_ns);
+int __must_check nu_ucx_transport(void *ep, char *buf, size_t len);
+
+static inline uint64_t nu_mix(uint64_t a, uint64_t b)
+{
+	uint64_t x = a ^ (b + 0x9e3779b97f4a7c15ull + (a << 6) + (a >> 2));
+
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+	return x ^ (x >> 31);
+}

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: MIT */
+/* Calls that arrive: a thread of the callee for each, or hold, forward, refuse. */
+#include "rpc/rpc_int.h"
+
+struct nu_rpc_ops nu_rpc_ops;
+
+void nu_rpc_set_ops(const struct nu_rpc_ops *ops)
+{
+	nu_rpc_ops = *ops;
+}
+
+/* A call that this node's proclet waits for was sent on, or a proclet is elsewhere. */
+static void on_hint(const struct nu_msg *msg, const void *payload, size_t len, unsigned from)
+{
+	struct nu_thread *t = (struct nu_thread *)msg->thread;
+	struct nu_proclet *caller = nu_proclet_lookup(msg->caller);
+
+	if (msg->extra[0] >= nu_node.count)
+		return;
+	nu_route_learn(msg->target, (unsigned)msg->extra[0], msg->location);
+	if (!caller)
+		return;
+	nu_lock_acquire(&caller->lock);
+	if (caller->state == NU_PROCLET_PRESENT && !caller->frozen && nu_thread_is_here(t) && t->proclet == caller &&
+	    t->wait_seq == msg->seq)
+		t->wait_dest = (uint32_t)msg->extra[0]; /* whose death would be the call's */
+	nu_lock_release(&caller->lock);
+}
+
+/* A stack of ours has ended elsewhere. */
+static void on_stack(const struct nu_msg *msg, const void *payload, size_t len, unsigned from)
+{
+	nu_stack_returned((void *)msg->thread);
+}
+
+static void stack_home(unsigned home, void *stack_top)
+{
+	struct nu_msg msg = { .len_bytes = sizeof(msg), .type = NU_MSG_STACK, .cls = NU_CLASS_CONTROL,
+			      .thread = (uint64_t)stack_top };
+
+	(void)!nu_wire_send(home, &msg, NULL, 0); /* its home may be dead: then nobody needs it */
+}
+
+int nu_rpc_init(void)
+{
+	const struct nu_sched_ops ops = { .stack_home = stack_home };
+
+	nu_sched_set_ops(&ops);
+	nu_wire_set_handler(NU_MSG_HINT, on_hint);
+	nu_wire_set_handler(NU_MSG_STACK, on_stack);
+	nu_wire_set_handler(NU_MSG_CALL, nu_serve_on_call);
+	nu_wire_set_handler(NU_MSG_REPLY, nu_reply_on_message);
+	nu_wire_set_handler(NU_MSG_REFUSED, nu_reply_on_message);
+	return 0;
+}
+
+void *nu_proclet_alloc(struct nu_proclet *p, size_t len_bytes)
+{
+	return p->heap ? nu_heap_alloc(p->heap, len_bytes, nu_core_self()) : malloc(len_bytes);
+}
+
+void nu_proclet_free(struct nu_proclet *p, void *ptr)
+{
+	if (ptr && p->heap && nu_addr_in_segments(ptr))
+		nu_heap_free(p->heap, ptr, nu_core_self());
+	else
+		free(ptr);
+}
+
+static void serve_body(void *arg)
+{
+	struct nu_thread *t = arg; /* its address is the same wherever it has moved */
+	const struct nu_method *m = t->serve_method;
+	struct nu_proclet *p = t->proclet;
+	struct nu_out out = { t };
+	int status = 0;
+
+	if (p->invoke)
+		status = p->invoke(p, t);
+	else
+		m->run(p->root, t->serve_args, t->serve_result, &out);
+	nu_stat_add(nu_core_self(), NU_STAT_CALLS_SERVED, 1);
+	if (m->result_kind == NU_RESULT_REF && !status && t->reply_proclet) {
+		struct nu_ref *ref = t->serve_result;
+
+		/* The caller gets a reference of its own, counted before the answer leaves. */
+		if (ref->id)
+			status = nu_ref_change(ref->id, t->reply_proclet, 1);
+	}
+	nu_reply_and_exit(t, status);
+}
+
+struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method *m, const void *packed, size_t len,
+				   int *err_p)
+{
+	size_t result_bytes = NU_ALIGN_UP((size_t)m->result_bytes + 16, 16);
+	size_t args_bytes = NU_ALIGN_UP(len, 16);
+	bool big = args_bytes > NU_STACK_ARGS_MAX;
+	struct nu_thread *t = nu_thread_alloc(p);
+	char *room;
+
+	*err_p = -ENOMEM;
+	if (!t)
+		return NULL;
+	room = nu_thread_prepare(t, serve_body, t, result_bytes + (big ? 0 : args_bytes));
+	if (!room)
+		goto free_thread;
+	t->serve_buffer = NULL;
+	t->serve_result = room;
+	t->serve_args = room + result_bytes;
+	if (big) {
+		t->serve_buffer = nu_proclet_alloc(p, args_bytes);
+		if (!t->serve_buffer)
+			goto free_thread;
+		t->serve_args = t->serve_buffer;
+	}
+	memcpy(t->serve_args, packed, len);
+	memset(t->serve_result, 0, m->result_bytes);
+	*err_p = nu_codec_args_unpack(m, t->serve_args, len);
+	if (*err_p)
+		goto free_buffer;
+	t->serve_method = m;
+	t->serve_out = (struct nu_bytes){ NULL, 0 };
+	t->detached = 1;
+	nu_thread_link(t);
+	p->calls_active++;
+	return t;
+
+free_buffer:
+	nu_proclet_free(p, t->serve_buffer);
+free_thread:
+	nu_thread_free(t);
+	return NULL;
+}
+
+int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len, unsigned from)
+{
+	struct nu_held *h;
+
+	if (p->nheld >= NU_HELD_MAX)
+		return -EAGAIN;
+	h = malloc(sizeof(*h) + len);
+	if (!h)
+		return -ENOMEM;
+	h->msg = *msg;
+	h->from = from;
+	h->len_bytes = len;
+	if (len)
+		memcpy(h->payload, payload, len);
+	nu_list_add_tail(&p->held, &h->link);
+	p->nheld++;
+	nu_stat_add(nu_core_self(), NU_STAT_CALLS_HELD, 1);
+	return 0;
+}
+
+/* It was here and has left: sends it on, bounded, and tells the sender the new place. */
+static void forward(const struct nu_msg *msg, const void *payload, size_t len, unsigned node, uint64_t location)
+{
+	struct nu_msg on = *msg;
+	struct iovec part = { (void *)payload, len };
+
+	if (msg->hops >= NU_MAX_HOPS || nu_wire_send(node, (on.hops++, &on), &part, 1)) {
+		nu_reply_refuse(msg, -NU_REFUSED_MOVED, node, location);
+		return;
+	}
+	nu_stat_add(nu_core_self(), NU_STAT_CALLS_FORWARDED, 1);
+	if (msg->origin != nu_node.self && msg->type == NU_MSG_CALL) {
+		struct nu_msg hint = { .len_bytes = sizeof(hint), .type = NU_MSG_HINT, .cls = NU_CLASS_CONTROL,
+				       .target = msg->target, .location = location, .thread = msg->thread,
+				       .seq = msg->seq, .caller = msg->caller, .extra = { node } };
+
+		(void)!nu_wire_send(msg->origin, &hint, NULL, 0); /* only a hint */
+	}
+	nu_route_learn(msg->target, node, location);
+}
+
+static bool call_is_sane(const struct nu_msg *msg, size_t len)
+{
+	const struct nu_method *m = (const struct nu_method *)msg->method;
+
+	return nu_image_is_method(m) && len >= m->args_bytes && msg->origin < nu_node.count;
+}
+
+/* Starts the call in @p (lock held, released here). */
+static void serve_here(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len)
+{
+	int err;
+	struct nu_thread *t = nu_serve_prepare(p, (const struct nu_method *)msg->method, payload, len, &err);
+
+	if (!t) {
+		nu_lock_release(&p->lock);
+		nu_reply_refuse(msg, err, 0, 0);
+		return;
+	}
+	t->reply_proclet = msg->caller;
+	t->reply_thread = (struct nu_thread *)msg->thread;
+	t->reply_seq = msg->seq;
+	t->reply_node = msg->origin;
+	t->call_id = msg->call_id;
+	t->call_index = 0;
+	nu_lock_release(&p->lock);
+	nu_thread_ready(t);
+}
+
+void nu_serve_dispatch(const struct nu_msg *msg, const void *payload, size_t len, unsigned from)
+{
+	struct nu_proclet *p = nu_proclet_lookup(msg->target);
+	unsigned to;
+	uint64_t location;
+	int err;
+
+	if (!p) {
+		nu_reply_refuse(msg, -NU_REFUSED_MOVED, NU_NODE_UNKNOWN, 0);
+		return;
+	}
+	nu_lock_acquire(&p->lock);
+	if (unlikely(atomic_load_explicit(&p->id, memory_order_relaxed) != msg->target)) {
+		nu_lock_release(&p->lock);
+		nu_reply_refuse(msg, -NU_REFUSED_MOVED, NU_NODE_UNKNOWN, 0);
+		return;
+	}
+	switch (p->state) {
+	case NU_PROCLET_PRESENT:
+		if (likely(!p->frozen)) {
+			serve_here(p, msg, payload, len);
+			return;
+		}
+		/* fallthrough */
+	case NU_PROCLET_MOVING:
+	case NU_PROCLET_ARRIVING:
+		err = nu_held_add(p, msg, payload, len, from);
+		nu_lock_release(&p->lock);
+		if (err)
+			nu_reply_refuse(msg, -NU_REFUSED_BUSY, 0, 0);
+		return;
+	case NU_PROCLET_MOVED:
+		to = p->moved_to;
+		location = p->moved_location;
+		nu_lock_release(&p->lock);
+		forward(msg, payload, len, to, location);
+		return;
+	case NU_PROCLET_DYING:
+		nu_lock_release(&p->lock);
+		nu_stat_add(nu_core_self(), NU_STAT_STALE_CALLS, 1);
+		nu_reply_refuse(msg, -ESTALE, 0, 0);
+		return;
+	default: /* entered, nothing known yet: the controller knows more */
+		nu_lock_release(&p->lock);
+		nu_reply_refuse(msg, -NU_REFUSED_MOVED, NU_NODE_UNKNOWN, 0);
+	}
+}
+
+void nu_serve_on_call(const struct nu_msg *msg, const void *payload, size_t len, unsigned from)
+{
+	if (msg->cls == NU_CLASS_CALL)
+		nu_wire_accepted(from);
+	if (unlikely(!call_is_sane(msg, len))) {
+		nu_stat_add(nu_core_self(), NU_STAT_BAD_MESSAGES, 1);
+		nu_warn("call from node %u refused: method %#lx with %zu bytes of arguments is none of ours", from,
+			(unsigned long)msg->method, len);
+		return;
+	}
+	nu_serve_dispatch(msg, payload, len, from);
+}
+
+void nu_held_release(struct nu_proclet *p)
+{
+	for (;;) {
+		struct nu_held *h = NULL;
+
+		nu_lock_acquire(&p->lock);
+		if (!nu_list_empty(&p->held)) {
+			h = nu_list_entry(p->held.next, struct nu_held, link);
+			nu_list_del(&h->link);
+			p->nheld--;
+		}
+		nu_lock_release(&p->lock);
+		if (!h)
+			return;
+		if (h->msg.type == NU_MSG_CALL)
+			nu_serve_dispatch(&h->msg, h->payload, h->len_bytes, h->from);
+		else
+			nu_reply_on_message(&h->msg, h->payload, h->len_bytes, h->from);
+		free(h);
+	}
+}

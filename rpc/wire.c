@@ -1,0 +1,745 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The wire: messages to a node are gathered in batches, one UCX active message each, on a connection of their own per
+ * core. A connection (core, node) is touched by its core alone, so nothing here takes a lock.
+ */
+#include "rpc/rpc_int.h"
+
+#define BATCH_DEFAULT	  (8192u - 128u) /* with UCX's headers still one fragment of every transport */
+#define BATCH_MIN	  1024u
+#define BATCH_MAX	  (1u << 20)
+#define FREE_BUFFERS_MAX  64u
+#define PROGRESS_MAX	  32u
+#define CLOSE_TIMEOUT_NS  500000000ull
+#define BAD_LOGGED_MAX	  8u
+#define ADDRESS_MAGIC	  0x3161754eu
+#define ADDRESS_BYTES_MAX 65536u
+
+enum conn_state {
+	CONN_NEW,    /* no endpoint yet: batches are queued until the core is in its scheduler */
+	CONN_UP,
+	CONN_BROKEN, /* messages are lost, as on a wire that was cut; membership decides what that means */
+	CONN_DEAD,
+};
+
+struct nu_conn {
+	struct nu_buf *open; /* batch that is being filled */
+	void *ep;
+	struct nu_list dirty_link; /* of its core; linked while there is something to flush */
+	uint16_t core, node;
+	uint8_t state;
+	bool touched; /* a batch is wanted even if it holds no message */
+	struct nu_buf *queue, **queue_tail; /* complete batches that wait for the endpoint */
+};
+
+struct wire_core {
+	struct nu_conn *conns; /* [nu_node.count] */
+	struct nu_list dirty;
+	struct nu_buf *free;
+	unsigned nfree;
+	unsigned nsending;     /* batches that UCX keeps */
+	uint32_t batch_flags;
+	struct nu_buf *own, **own_tail; /* batches to this node itself */
+} __attribute__((aligned(NU_CACHE_LINE)));
+
+/* Worker addresses of one peer. */
+struct peer {
+	unsigned ncores;
+	void *addresses[NU_MAX_CORES];
+	atomic_bool dead, leaving;
+};
+
+static struct wire_core *cores;
+static struct peer *peers;
+static size_t batch_bytes;
+static nu_msg_fn handlers[NU_MSG_TYPES];
+static void (*broken_fn)(unsigned node);
+static atomic_uint bad_logged;
+
+void nu_wire_set_handler(enum nu_msg_type type, nu_msg_fn fn)
+{
+	NU_ASSERT(type > 0 && type < NU_MSG_TYPES);
+	handlers[type] = fn;
+}
+
+void nu_wire_set_broken(void (*fn)(unsigned node))
+{
+	broken_fn = fn;
+}
+
+bool nu_wire_is_dead(unsigned node)
+{
+	return atomic_load_explicit(&peers[node].dead, memory_order_relaxed);
+}
+
+/* ---- buffers ---- */
+
+static struct nu_buf *buf_get(struct wire_core *wc, size_t cap_bytes)
+{
+	struct nu_buf *b = wc->free;
+
+	if (likely(b && cap_bytes <= batch_bytes)) {
+		wc->free = b->next;
+		wc->nfree--;
+	} else {
+		if (cap_bytes < batch_bytes)
+			cap_bytes = batch_bytes;
+		b = malloc(sizeof(*b) + cap_bytes);
+		if (!b)
+			return NULL;
+		b->cap_bytes = cap_bytes;
+	}
+	b->next = NULL;
+	b->core = (unsigned)(wc - cores);
+	b->len_bytes = sizeof(struct nu_batch);
+	return b;
+}
+
+static void buf_put(struct wire_core *wc, struct nu_buf *b)
+{
+	if (b->cap_bytes != batch_bytes || wc->nfree >= FREE_BUFFERS_MAX) {
+		free(b);
+		return;
+	}
+	b->next = wc->free;
+	wc->free = b;
+	wc->nfree++;
+}
+
+static void drop_all(struct wire_core *wc, struct nu_conn *c)
+{
+	struct nu_buf *b;
+
+	while ((b = c->queue)) {
+		c->queue = b->next;
+		buf_put(wc, b);
+	}
+	c->queue_tail = &c->queue;
+	if (c->open)
+		buf_put(wc, c->open);
+	c->open = NULL;
+	c->touched = false;
+}
+
+/* ---- sending ---- */
+
+static void make_dirty(struct wire_core *wc, struct nu_conn *c)
+{
+	if (c->dirty_link.next == &c->dirty_link)
+		nu_list_add_tail(&wc->dirty, &c->dirty_link);
+}
+
+/* The connection stays in this state until membership says that the node is dead. */
+static void break_conn(struct nu_conn *c, int err)
+{
+	if (c->state == CONN_BROKEN || c->state == CONN_DEAD)
+		return;
+	c->state = CONN_BROKEN;
+	drop_all(&cores[c->core], c);
+	if (atomic_load_explicit(&peers[c->node].leaving, memory_order_relaxed) || nu_wire_is_dead(c->node))
+		return;
+	nu_warn("connection of core %u to node %u broke: %s", c->core, c->node, nu_strerror(err));
+	if (broken_fn)
+		broken_fn(c->node);
+}
+
+void nu_wire_broken(struct nu_conn *c, int err)
+{
+	break_conn(c, err);
+}
+
+void nu_wire_sent(struct nu_buf *b, int err)
+{
+	struct nu_conn *c = b->conn;
+	struct wire_core *wc = &cores[c->core];
+
+	wc->nsending--;
+	buf_put(wc, b);
+	if (unlikely(err))
+		break_conn(c, err);
+}
+
+/* Hands a complete batch to UCX. */
+static void transmit(struct wire_core *wc, struct nu_conn *c, struct nu_buf *b)
+{
+	int rc;
+
+	wc->nsending++; /* before: nu_wire_sent() may run inside */
+	rc = nu_ucx_send(c->ep, b);
+	if (rc > 0)
+		return;
+	wc->nsending--;
+	buf_put(wc, b);
+	if (unlikely(rc < 0))
+		break_conn(c, rc);
+}
+
+/* Completes the open batch and sends or queues it. */
+static void post(struct wire_core *wc, struct nu_conn *c)
+{
+	struct nu_buf *b = c->open;
+
+	c->open = NULL;
+	c->touched = false;
+	*(struct nu_batch *)b->data = (struct nu_batch){
+		.magic = NU_BATCH_MAGIC,
+		.len_bytes = (uint32_t)b->len_bytes,
+		.node = (uint16_t)nu_node.self,
+		.core = c->core,
+		.credits = nu_credit_take_due(c->node),
+		.flags = wc->batch_flags,
+	};
+	nu_stat_add(c->core, NU_STAT_BATCHES_SENT, 1);
+	nu_stat_add(c->core, NU_STAT_BYTES_SENT, b->len_bytes);
+	if (c->node == nu_node.self) {
+		*wc->own_tail = b;
+		wc->own_tail = &b->next;
+	} else if (likely(c->state == CONN_UP && !c->queue)) {
+		transmit(wc, c, b);
+	} else if (c->state >= CONN_BROKEN) {
+		buf_put(wc, b);
+	} else {
+		*c->queue_tail = b;
+		c->queue_tail = &b->next;
+		make_dirty(wc, c);
+	}
+}
+
+static void append(struct nu_buf *b, const struct nu_msg *msg, const struct iovec *parts, unsigned nparts, size_t len)
+{
+	char *to = b->data + b->len_bytes;
+	size_t padding = NU_ALIGN_UP(len, 8) - len;
+
+	memcpy(to, msg, sizeof(*msg));
+	((struct nu_msg *)to)->len_bytes = (uint32_t)len;
+	to += sizeof(*msg);
+	for (unsigned i = 0; i < nparts; i++) {
+		if (parts[i].iov_len)
+			memcpy(to, parts[i].iov_base, parts[i].iov_len);
+		to += parts[i].iov_len;
+	}
+	memset(to, 0, padding); /* never old bytes of somebody else's message */
+	b->len_bytes += len + padding;
+}
+
+int nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *parts, unsigned nparts)
+{
+	unsigned core = nu_core_self();
+	struct wire_core *wc = &cores[core];
+	struct nu_conn *c;
+	size_t len = sizeof(*msg), room;
+
+	if (unlikely(node >= nu_node.count))
+		return -EINVAL;
+	if (unlikely(nu_wire_is_dead(node)))
+		return -EHOSTDOWN;
+	for (unsigned i = 0; i < nparts; i++) {
+		if (unlikely(parts[i].iov_len > NU_MESSAGE_MAX_BYTES))
+			return -EMSGSIZE;
+		len += parts[i].iov_len;
+	}
+	if (unlikely(len > sizeof(*msg) + NU_MESSAGE_MAX_BYTES))
+		return -EMSGSIZE;
+	c = &wc->conns[node];
+	if (unlikely(c->state == CONN_BROKEN))
+		return 0; /* lost: what a cut wire does */
+	room = NU_ALIGN_UP(len, 8);
+	if (c->open && c->open->len_bytes + room > c->open->cap_bytes)
+		post(wc, c);
+	if (!c->open) {
+		c->open = buf_get(wc, sizeof(struct nu_batch) + room);
+		if (unlikely(!c->open))
+			return -ENOMEM;
+		c->open->conn = c;
+		make_dirty(wc, c);
+	}
+	append(c->open, msg, parts, nparts, len);
+	if (c->open->len_bytes + sizeof(*msg) > c->open->cap_bytes)
+		post(wc, c);
+	return 0;
+}
+
+/* Scheduler context: UCX's stack use while it connects is not for a thread's small stack. */
+static void connect_peer(struct nu_conn *c)
+{
+	struct peer *p = &peers[c->node];
+	int err = -ENOTCONN;
+
+	if (p->ncores)
+		err = nu_ucx_connect(c->core, p->addresses[c->core % p->ncores], c, &c->ep);
+	else
+		nu_err("a message for node %u, whose address nobody has told", c->node);
+	if (err)
+		break_conn(c, err);
+	else
+		c->state = CONN_UP;
+}
+
+static void flush_conn(struct wire_core *wc, struct nu_conn *c)
+{
+	struct nu_buf *b;
+
+	if (!c->open && c->touched && c->state < CONN_BROKEN && nu_credit_is_due(c->node)) {
+		c->open = buf_get(wc, 0);
+		if (c->open)
+			c->open->conn = c;
+	}
+	c->touched = false;
+	if (c->open)
+		post(wc, c);
+	if (c->state == CONN_NEW && c->queue)
+		connect_peer(c);
+	while (c->state == CONN_UP && (b = c->queue)) {
+		c->queue = b->next;
+		if (!c->queue)
+			c->queue_tail = &c->queue;
+		b->next = NULL;
+		transmit(wc, c, b);
+	}
+}
+
+static void wire_flush(unsigned core)
+{
+	struct wire_core *wc = &cores[core];
+
+	while (!nu_list_empty(&wc->dirty)) {
+		struct nu_conn *c = nu_list_entry(wc->dirty.next, struct nu_conn, dirty_link);
+
+		flush_conn(wc, c);
+		nu_list_del(&c->dirty_link);
+	}
+}
+
+void nu_wire_flush(void)
+{
+	struct wire_core *wc = &cores[nu_core_self()];
+	struct nu_list *pos, *next;
+
+	if (!nu_thread_self()) {
+		wire_flush(nu_core_self());
+		return;
+	}
+	/* A thread leaves new connections to the scheduler. */
+	nu_list_for_each_safe(pos, next, &wc->dirty)
+	{
+		struct nu_conn *c = nu_list_entry(pos, struct nu_conn, dirty_link);
+
+		if (c->state != CONN_UP && c->node != nu_node.self)
+			continue;
+		flush_conn(wc, c);
+		nu_list_del(&c->dirty_link);
+	}
+}
+
+static void touch_on_core_0(void *arg)
+{
+	nu_wire_touch((unsigned)(uintptr_t)arg);
+}
+
+void nu_wire_touch(unsigned node)
+{
+	struct wire_core *wc = &cores[nu_core_self()];
+
+	if (!nu_on_core()) {
+		if (nu_core_post(0, touch_on_core_0, (void *)(uintptr_t)node))
+			nu_err("credits of node %u are late: no memory", node);
+		return;
+	}
+	wc->conns[node].touched = true;
+	make_dirty(wc, &wc->conns[node]);
+}
+
+/* ---- receiving ---- */
+
+/* A peer's bad bytes: an error and a counter, never a crash, and no flood of lines. */
+static int __attribute__((cold)) bad(unsigned core, unsigned from, const char *what, uint64_t value)
+{
+	nu_stat_add(core, NU_STAT_BAD_MESSAGES, 1);
+	if (atomic_fetch_add_explicit(&bad_logged, 1, memory_order_relaxed) < BAD_LOGGED_MAX)
+		nu_warn("bad batch, said to be from node %u: %s (%lu)", from, what, (unsigned long)value);
+	return -EBADMSG;
+}
+
+static int check_batch(unsigned core, const struct nu_batch *h, size_t len, bool own)
+{
+	if (unlikely(len < sizeof(*h)))
+		return bad(core, ~0u, "shorter than its header", len);
+	if (unlikely(h->magic != NU_BATCH_MAGIC))
+		return bad(core, h->node, "wrong magic number", h->magic);
+	if (unlikely(h->len_bytes != len))
+		return bad(core, h->node, "length differs from what arrived", h->len_bytes);
+	if (unlikely(h->node >= nu_node.count || (h->node == nu_node.self) != own))
+		return bad(core, h->node, "no such node", h->node);
+	if (unlikely(h->core >= NU_MAX_CORES))
+		return bad(core, h->node, "no such core", h->core);
+	if (unlikely(h->flags & ~NU_BATCH_BYE || h->spare))
+		return bad(core, h->node, "unknown flags", h->flags);
+	return 0;
+}
+
+static int check_msg(unsigned core, unsigned from, const struct nu_msg *m, size_t left)
+{
+	if (unlikely(left < sizeof(*m)))
+		return bad(core, from, "message shorter than its header", left);
+	if (unlikely(m->len_bytes < sizeof(*m) || NU_ALIGN_UP((size_t)m->len_bytes, 8) > left))
+		return bad(core, from, "message's length", m->len_bytes);
+	if (unlikely(m->type == 0 || m->type >= NU_MSG_TYPES || !handlers[m->type]))
+		return bad(core, from, "message's type", m->type);
+	if (unlikely(m->cls > NU_CLASS_CONTROL))
+		return bad(core, from, "message's class", m->cls);
+	if (unlikely(m->hops > NU_MAX_HOPS))
+		return bad(core, from, "message's hops", m->hops);
+	if (unlikely(m->origin >= nu_node.count))
+		return bad(core, from, "message's origin", m->origin);
+	return 0;
+}
+
+int nu_wire_receive(unsigned core, const void *data, size_t len, bool own)
+{
+	const struct nu_batch *h = data;
+	const char *at = data;
+	size_t left = len;
+	int n = 0;
+
+	if (check_batch(core, h, len, own))
+		return -EBADMSG;
+	if (unlikely(nu_wire_is_dead(h->node)))
+		return 0; /* declared dead: nothing of it counts any more */
+	if (unlikely(h->flags & NU_BATCH_BYE))
+		atomic_store_explicit(&peers[h->node].leaving, true, memory_order_relaxed);
+	if (unlikely(nu_credit_returned(h->node, h->credits)))
+		(void)bad(core, h->node, "more credits than it ever got", h->credits);
+	at += sizeof(*h);
+	left -= sizeof(*h);
+	while (left) {
+		const struct nu_msg *m = (const struct nu_msg *)at;
+		size_t step;
+
+		if (check_msg(core, h->node, m, left))
+			return -EBADMSG;
+		step = NU_ALIGN_UP((size_t)m->len_bytes, 8);
+		handlers[m->type](m, m + 1, m->len_bytes - sizeof(*m), h->node);
+		at += step;
+		left -= step;
+		n++;
+	}
+	return n;
+}
+
+/* ---- what the scheduler polls ---- */
+
+static unsigned poll_own(struct wire_core *wc, unsigned core)
+{
+	struct nu_buf *b = wc->own, *next;
+	unsigned n = 0;
+
+	/* What handlers send meanwhile waits for the next round. */
+	wc->own = NULL;
+	wc->own_tail = &wc->own;
+	for (; b; b = next) {
+		next = b->next;
+		(void)nu_wire_receive(core, b->data, b->len_bytes, true);
+		buf_put(wc, b);
+		n++;
+	}
+	return n;
+}
+
+static unsigned wire_poll(unsigned core)
+{
+	struct wire_core *wc = &cores[core];
+	unsigned events = 0;
+
+	for (unsigned i = 0; i < PROGRESS_MAX; i++) {
+		unsigned n = nu_ucx_progress(core);
+
+		events += n;
+		if (!n)
+			break;
+	}
+	if (wc->own)
+		events += poll_own(wc, core);
+	return events;
+}
+
+static int wire_arm(unsigned core)
+{
+	struct wire_core *wc = &cores[core];
+
+	if (wc->own || !nu_list_empty(&wc->dirty))
+		return -EBUSY;
+	return nu_ucx_arm(core);
+}
+
+/* Says good-bye on every connection and closes it; a peer that does not answer is waited for only so long. */
+static void wire_core_stop(unsigned core)
+{
+	struct wire_core *wc = &cores[core];
+
+	wc->batch_flags = NU_BATCH_BYE;
+	for (unsigned n = 0; n < nu_node.count; n++) {
+		struct nu_conn *c = &wc->conns[n];
+
+		if (c->state == CONN_UP && !c->open) {
+			c->open = buf_get(wc, 0);
+			if (c->open)
+				c->open->conn = c;
+		}
+		if (c->state == CONN_UP)
+			make_dirty(wc, c);
+	}
+	wire_flush(core);
+	if (nu_ucx_drain(core, CLOSE_TIMEOUT_NS))
+		nu_warn("core %u: not all was sent before the end", core);
+	for (unsigned n = 0; n < nu_node.count; n++) {
+		struct nu_conn *c = &wc->conns[n];
+		void *ep = c->ep;
+
+		c->ep = NULL;
+		c->state = CONN_DEAD;
+		drop_all(wc, c);
+		if (ep)
+			nu_ucx_close(core, ep);
+	}
+	if (nu_ucx_drain(core, CLOSE_TIMEOUT_NS))
+		nu_info("core %u: connections did not close in time", core);
+}
+
+static const struct nu_poller wire_poller = {
+	.poll = wire_poll,
+	.flush = wire_flush,
+	.arm = wire_arm,
+	.core_stop = wire_core_stop,
+};
+
+/* ---- death of a peer ---- */
+
+static void close_dead(void *arg)
+{
+	unsigned node = (unsigned)(uintptr_t)arg;
+	unsigned core = nu_core_self();
+	struct wire_core *wc = &cores[core];
+	struct nu_conn *c = &wc->conns[node];
+	void *ep = c->ep;
+
+	c->ep = NULL;
+	c->state = CONN_DEAD;
+	drop_all(wc, c);
+	if (ep)
+		nu_ucx_close(core, ep);
+}
+
+void nu_wire_peer_dead(unsigned node)
+{
+	if (node >= nu_node.count || node == nu_node.self ||
+	    atomic_exchange_explicit(&peers[node].dead, true, memory_order_relaxed))
+		return;
+	nu_credit_peer_dead(node);
+	/* Endpoints belong to their cores. */
+	for (unsigned core = 0; core < nu_node.cores; core++) {
+		if (nu_core_post(core, close_dead, (void *)(uintptr_t)node))
+			nu_err("core %u keeps its connection to dead node %u: no memory", core, node);
+	}
+}
+
+int nu_wire_transport(unsigned node, char *buf, size_t len)
+{
+	struct nu_conn *c;
+
+	if (node >= nu_node.count || !nu_on_core())
+		return -EINVAL;
+	c = &cores[nu_core_self()].conns[node];
+	return c->state == CONN_UP ? nu_ucx_transport(c->ep, buf, len) : -ENOTCONN;
+}
+
+/* ---- addresses: magic, cores, then length and bytes of each worker's address, 8-aligned ---- */
+
+struct address_head {
+	uint32_t magic, ncores;
+};
+
+int nu_wire_address(void **blob_p, size_t *len_p)
+{
+	struct address_head head = { ADDRESS_MAGIC, nu_node.cores };
+	char *blob = malloc(sizeof(head));
+	size_t len = sizeof(head);
+
+	if (!blob)
+		return -ENOMEM;
+	memcpy(blob, &head, sizeof(head));
+	for (unsigned core = 0; core < nu_node.cores; core++) {
+		void *addr;
+		uint64_t addr_len;
+		size_t got;
+		char *bigger;
+		int err = nu_ucx_address(core, &addr, &got);
+
+		if (err) {
+			free(blob);
+			return err;
+		}
+		addr_len = got;
+		bigger = realloc(blob, len + sizeof(addr_len) + NU_ALIGN_UP(got, 8));
+		if (!bigger) {
+			free(addr);
+			free(blob);
+			return -ENOMEM;
+		}
+		blob = bigger;
+		memset(blob + len, 0, sizeof(addr_len) + NU_ALIGN_UP(got, 8));
+		memcpy(blob + len, &addr_len, sizeof(addr_len));
+		memcpy(blob + len + sizeof(addr_len), addr, got);
+		len += sizeof(addr_len) + NU_ALIGN_UP(got, 8);
+		free(addr);
+	}
+	*blob_p = blob;
+	*len_p = len;
+	return 0;
+}
+
+static void peer_forget(struct peer *p)
+{
+	for (unsigned i = 0; i < NU_MAX_CORES; i++) {
+		free(p->addresses[i]);
+		p->addresses[i] = NULL;
+	}
+	p->ncores = 0;
+}
+
+/* Copies one worker's address from @at; -EBADMSG if it does not fit. */
+static int read_address(const char **at_p, const char *end, void **addr_p)
+{
+	uint64_t len;
+
+	if ((size_t)(end - *at_p) < sizeof(len))
+		return -EBADMSG;
+	memcpy(&len, *at_p, sizeof(len));
+	*at_p += sizeof(len);
+	if (!len || len > ADDRESS_BYTES_MAX || NU_ALIGN_UP(len, 8) > (size_t)(end - *at_p))
+		return -EBADMSG;
+	*addr_p = malloc(len);
+	if (!*addr_p)
+		return -ENOMEM;
+	memcpy(*addr_p, *at_p, len);
+	*at_p += NU_ALIGN_UP(len, 8);
+	return 0;
+}
+
+int nu_wire_set_peer(unsigned node, const void *blob, size_t len)
+{
+	struct address_head head;
+	const char *at = blob, *end = at + len;
+	struct peer *p;
+	int err = 0;
+
+	if (node >= nu_node.count)
+		return -EINVAL;
+	p = &peers[node];
+	if (p->ncores)
+		return -EEXIST;
+	if (len < sizeof(head))
+		goto bad_blob;
+	memcpy(&head, at, sizeof(head));
+	at += sizeof(head);
+	if (head.magic != ADDRESS_MAGIC || !head.ncores || head.ncores > NU_MAX_CORES)
+		goto bad_blob;
+	for (unsigned core = 0; core < head.ncores && !err; core++)
+		err = read_address(&at, end, &p->addresses[core]);
+	if (err == -EBADMSG || (!err && at != end))
+		goto bad_blob;
+	if (err)
+		peer_forget(p);
+	else
+		p->ncores = head.ncores;
+	return err;
+
+bad_blob:
+	nu_err("node %u sent %zu bytes that are no wire address", node, len);
+	peer_forget(p);
+	return -EBADMSG;
+}
+
+/* ---- start and end ---- */
+
+static int cores_init(void)
+{
+	cores = aligned_alloc(NU_CACHE_LINE, nu_node.cores * sizeof(*cores));
+	if (!cores)
+		return -ENOMEM;
+	memset(cores, 0, nu_node.cores * sizeof(*cores));
+	for (unsigned core = 0; core < nu_node.cores; core++) {
+		struct wire_core *wc = &cores[core];
+
+		nu_list_init(&wc->dirty);
+		wc->own_tail = &wc->own;
+		wc->conns = calloc(nu_node.count, sizeof(*wc->conns));
+		if (!wc->conns)
+			return -ENOMEM;
+		for (unsigned n = 0; n < nu_node.count; n++) {
+			struct nu_conn *c = &wc->conns[n];
+
+			c->core = (uint16_t)core;
+			c->node = (uint16_t)n;
+			c->queue_tail = &c->queue;
+			nu_list_init(&c->dirty_link);
+		}
+	}
+	return 0;
+}
+
+static void core_fini(struct wire_core *wc)
+{
+	struct nu_buf *b;
+
+	for (unsigned n = 0; wc->conns && n < nu_node.count; n++)
+		drop_all(wc, &wc->conns[n]);
+	while ((b = wc->own)) {
+		wc->own = b->next;
+		free(b);
+	}
+	while ((b = wc->free)) {
+		wc->free = b->next;
+		free(b);
+	}
+	free(wc->conns);
+}
+
+int nu_wire_init(const struct nu_wire_options *o)
+{
+	int err;
+
+	batch_bytes = o && o->batch_bytes ? o->batch_bytes : BATCH_DEFAULT;
+	if (batch_bytes < BATCH_MIN || batch_bytes > BATCH_MAX) {
+		nu_err("batches of %zu bytes: from %u to %u are possible", batch_bytes, BATCH_MIN, BATCH_MAX);
+		return -EINVAL;
+	}
+	peers = calloc(nu_node.count, sizeof(*peers));
+	err = peers ? cores_init() : -ENOMEM;
+	if (!err)
+		err = nu_credit_init(o ? o->credits : 0);
+	if (!err)
+		err = nu_ucx_init(o ? o->transport : NULL, o && o->several_hosts);
+	for (unsigned core = 0; !err && core < nu_node.cores; core++)
+		err = nu_ucx_worker_create(core);
+	if (!err)
+		err = nu_poller_add(&wire_poller);
+	if (err)
+		nu_wire_fini();
+	return err;
+}
+
+void nu_wire_fini(void)
+{
+	for (unsigned core = 0; cores && core < nu_node.cores; core++)
+		nu_ucx_worker_destroy(core);
+	nu_ucx_fini();
+	for (unsigned core = 0; cores && core < nu_node.cores; core++)
+		core_fini(&cores[core]);
+	free(cores);
+	cores = NULL;
+	nu_credit_fini();
+	for (unsigned n = 0; peers && n < nu_node.count; n++)
+		peer_forget(&peers[n]);
+	free(peers);
+	peers = NULL;
+}

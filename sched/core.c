@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: MIT */
+/* Cores: kernel threads that run user-level threads; their loop, their start and their end. */
+#include "sched/sched_int.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define NOINLINE __attribute__((noinline, noipa))
+
+struct nu_sched nu_sched;
+
+/* Read through nu_core_get() only: the compiler keeps a thread-local's address over a switch to another kernel thread.
+ * initial-exec: also safe in a signal handler. */
+static __thread struct nu_core *core_here __attribute__((tls_model("initial-exec")));
+
+NOINLINE struct nu_core *nu_core_get(void)
+{
+	return core_here;
+}
+
+NOINLINE void nu_core_set(struct nu_core *c)
+{
+	core_here = c;
+}
+
+unsigned nu_core_self(void)
+{
+	struct nu_core *c = nu_core_get();
+
+	return c ? c->index : 0;
+}
+
+bool nu_on_core(void)
+{
+	return nu_core_get() != NULL;
+}
+
+NOINLINE int *nu_errno_location(void)
+{
+	return __errno_location();
+}
+
+static struct nu_proclet *current_proclet(void)
+{
+	struct nu_thread *t = nu_thread_self();
+
+	return t && t->proclet->heap ? t->proclet : NULL;
+}
+
+/* ---- registration, before the start ---- */
+
+int nu_poller_add(const struct nu_poller *p)
+{
+	if (nu_sched.npollers == NU_MAX_POLLERS) {
+		nu_err("pollers: at most %d", NU_MAX_POLLERS);
+		return -ENOSPC;
+	}
+	nu_sched.pollers[nu_sched.npollers++] = *p;
+	return 0;
+}
+
+void nu_sched_set_ops(const struct nu_sched_ops *ops)
+{
+	nu_sched.ops = *ops;
+}
+
+/* ---- posted functions ---- */
+
+int nu_core_post(unsigned core, void (*fn)(void *arg), void *arg)
+{
+	struct nu_post *post;
+	struct nu_core *c;
+
+	if (core >= nu_sched.ncores)
+		return -EINVAL;
+	post = malloc(sizeof(*post));
+	if (!post)
+		return -ENOMEM;
+	*post = (struct nu_post){ NULL, fn, arg };
+	c = nu_sched.cores[core];
+	nu_lock_acquire(&c->post_lock);
+	*c->posts_tail = post;
+	c->posts_tail = &post->next;
+	atomic_store(&c->has_posts, true);
+	nu_lock_release(&c->post_lock);
+	nu_core_kick(c);
+	return 0;
+}
+
+void nu_core_run_posts(struct nu_core *c)
+{
+	struct nu_post *post;
+
+	if (!atomic_load_explicit(&c->has_posts, memory_order_relaxed))
+		return;
+	nu_lock_acquire(&c->post_lock);
+	post = c->posts;
+	c->posts = NULL;
+	c->posts_tail = &c->posts;
+	atomic_store(&c->has_posts, false);
+	nu_lock_release(&c->post_lock);
+	while (post) {
+		struct nu_post p = *post;
+
+		free(post);
+		p.fn(p.arg);
+		post = p.next;
+	}
+}
+
+/* ---- the loop ---- */
+
+static void flush_all(struct nu_core *c)
+{
+	for (unsigned i = 0; i < nu_sched.npollers; i++)
+		if (nu_sched.pollers[i].flush)
+			nu_sched.pollers[i].flush(c->index);
+}
+
+static unsigned poll_all(struct nu_core *c)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < nu_sched.npollers; i++)
+		if (nu_sched.pollers[i].poll)
+			n += nu_sched.pollers[i].poll(c->index);
+	return n;
+}
+
+void nu_core_loop(struct nu_core *c)
+{
+	while (likely(!atomic_load_explicit(&nu_sched.stop, memory_order_relaxed))) {
+		struct nu_thread *t = c->next;
+
+		c->ticks = 0;
+		atomic_store_explicit(&c->preempt_req, 0, memory_order_relaxed);
+		atomic_store_explicit(&c->rounds, atomic_load_explicit(&c->rounds, memory_order_relaxed) + 1,
+				      memory_order_relaxed);
+		c->next = NULL;
+		/* First what the threads that just ran have sent, since somebody waits for it. */
+		flush_all(c);
+		if (poll_all(c))
+			c->idle_since = 0;
+		nu_timers_run(c);
+		nu_core_run_posts(c);
+		if (!t)
+			t = nu_runq_pop(c);
+		if (!t)
+			t = nu_steal(c);
+		if (t) {
+			c->idle_since = 0;
+			nu_thread_run(c, t);
+		} else {
+			flush_all(c); /* polling may have answered */
+			nu_core_idle(c);
+		}
+	}
+}
+
+/* ---- start and end ---- */
+
+static void pin(struct nu_core *c)
+{
+	cpu_set_t allowed, one;
+	unsigned before = 0, want, seen = 0;
+
+	for (unsigned n = 0; n < nu_node.self; n++)
+		before += nu_node.cores_of[n] ? nu_node.cores_of[n] : nu_node.cores;
+	want = before + c->index;
+	if (sched_getaffinity(0, sizeof(allowed), &allowed))
+		return;
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &allowed) || seen++ != want)
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		if (sched_setaffinity(0, sizeof(one), &one))
+			nu_info("core %u: not pinned to processor %d", c->index, cpu);
+		return;
+	}
+}
+
+static void kstack_bounds(struct nu_core *c)
+{
+	pthread_attr_t attr;
+	void *low;
+
+	if (pthread_getattr_np(pthread_self(), &attr))
+		return;
+	if (!pthread_attr_getstack(&attr, &low, &c->kstack_bytes))
+		c->kstack_low = low;
+	pthread_attr_destroy(&attr);
+}
+
+static int core_prepare(struct nu_core *c)
+{
+	stack_t ss = { .ss_sp = c->alt_stack, .ss_size = NU_ALT_STACK };
+	sigset_t mask;
+
+	nu_core_set(c);
+	c->tid = (pid_t)syscall(SYS_gettid);
+	c->errno_p = nu_errno_location();
+	kstack_bounds(c);
+	if (nu_sched.pin)
+		pin(c);
+	prctl(PR_SET_TIMERSLACK, 1000ul); /* the default of 50 us is long against a sleep of 10 */
+	if (sigaltstack(&ss, NULL))
+		return -nu_sys_errno;
+	nu_signal_mask(&mask);
+	return -pthread_sigmask(SIG_SETMASK, &mask, NULL);
+}
+
+static void stop_pollers(struct nu_core *c, unsigned n)
+{
+	while (n--)
+		if (nu_sched.pollers[n].core_stop)
+			nu_sched.pollers[n].core_stop(c->index);
+}
+
+static void *core_main(void *arg)
+{
+	struct nu_core *c = arg;
+	unsigned n = 0;
+	int err = core_prepare(c);
+
+	while (!err && n < nu_sched.npollers) {
+		if (nu_sched.pollers[n].core_start)
+			err = nu_sched.pollers[n].core_start(c->index);
+		if (!err)
+			n++;
+	}
+	c->start_error = err;
+	atomic_fetch_add(&nu_sched.nstarted, 1);
+	syscall(SYS_futex, &nu_sched.nstarted, 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0);
+	if (!err)
+		nu_core_loop(c);
+	stop_pollers(c, n);
+	nu_core_set(NULL);
+	return NULL;
+}
+
+static void core_destroy(struct nu_core *c)
+{
+	if (!c)
+		return;
+	if (c->event_fd >= 0)
+		close(c->event_fd);
+	nu_timers_fini(c);
+	while (c->posts) {
+		struct nu_post *post = c->posts;
+
+		c->posts = post->next;
+		free(post);
+	}
+	free(c->alt_stack);
+	free(c);
+}
+
+static struct nu_core *core_create(unsigned index)
+{
+	struct nu_core *c = aligned_alloc(NU_CACHE_LINE, NU_ALIGN_UP(sizeof(*c), NU_CACHE_LINE));
+
+	if (!c)
+		return NULL;
+	memset(c, 0, sizeof(*c));
+	c->index = index;
+	c->posts_tail = &c->posts;
+	nu_list_init(&c->queue);
+	c->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	c->alt_stack = malloc(NU_ALT_STACK);
+	if (c->event_fd < 0 || !c->alt_stack || nu_timers_init(c)) {
+		core_destroy(c);
+		return NULL;
+	}
+	return c;
+}
+
+static unsigned online_cpus(void)
+{
+	cpu_set_t allowed;
+
+	return sched_getaffinity(0, sizeof(allowed), &allowed) ? 1 : (unsigned)CPU_COUNT(&allowed);
+}
+
+/* With a processor for every core of every node cores are pinned and may spin. */
+static void choose(void)
+{
+	const char *env = getenv("NU_SPIN_US");
+	unsigned all = 0;
+
+	for (unsigned n = 0; n < nu_node.count || n == 0; n++)
+		all += n < nu_node.count && nu_node.cores_of[n] ? nu_node.cores_of[n] : nu_node.cores;
+	nu_sched.pin = all <= online_cpus();
+	nu_sched.spin_ns = nu_sched.pin ? 20000 : 0;
+	if (env)
+		nu_sched.spin_ns = strtoul(env, NULL, 10) * 1000;
+}
+
+static int start_cores(void)
+{
+	pthread_attr_t attr;
+	int err = 0;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 512 << 10); /* whatever RLIMIT_STACK says */
+	for (unsigned i = 0; i < nu_node.cores && !err; i++) {
+		struct nu_core *c = core_create(i);
+
+		if (!c) {
+			nu_err("core %u: no memory or file descriptors", i);
+			err = -ENOMEM;
+			break;
+		}
+		nu_sched.cores[i] = c;
+	}
+	/* All are there before the first runs: it looks at the others. */
+	if (!err)
+		nu_sched.ncores = nu_node.cores;
+	for (unsigned i = 0; i < nu_node.cores && !err; i++) {
+		struct nu_core *c = nu_sched.cores[i];
+
+		err = -pthread_create(&c->pthread, &attr, core_main, c);
+		c->has_kthread = !err;
+		if (err)
+			nu_err("core %u: pthread_create: errno %d", i, -err);
+	}
+	pthread_attr_destroy(&attr);
+	return err;
+}
+
+static int wait_started(void)
+{
+	unsigned n;
+
+	while ((n = atomic_load(&nu_sched.nstarted)) < nu_sched.ncores)
+		syscall(SYS_futex, &nu_sched.nstarted, 0 /* FUTEX_WAIT */, n, NULL, NULL, 0);
+	for (unsigned i = 0; i < nu_sched.ncores; i++)
+		if (nu_sched.cores[i]->start_error)
+			return nu_sched.cores[i]->start_error;
+	return 0;
+}
+
+static int start_first(struct nu_proclet *p, nu_thread_fn first, void *arg)
+{
+	struct nu_thread *t;
+
+	if (!first)
+		return 0;
+	t = nu_thread_alloc(p);
+	if (!t)
+		return -ENOMEM;
+	nu_thread_prepare(t, first, arg, 0);
+	t->detached = 1;
+	nu_lock_acquire(&p->lock);
+	nu_thread_link(t);
+	nu_lock_release(&p->lock);
+	nu_ready_on(nu_sched.cores[0], t, false);
+	nu_core_kick(nu_sched.cores[0]);
+	return 0;
+}
+
+int nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg)
+{
+	int err;
+
+	if (!nu_node.cores || nu_node.cores > NU_MAX_CORES || nu_sched.ncores) {
+		nu_err("scheduler: %u cores wanted, 1 to %d are possible", nu_node.cores, NU_MAX_CORES);
+		return -EINVAL;
+	}
+	nu_sched.pid = getpid();
+	atomic_store(&nu_sched.stop, false);
+	atomic_store(&nu_sched.nstarted, 0);
+	choose();
+	err = nu_stacks_init();
+	if (err)
+		return err;
+	err = nu_crash_init();
+	if (!err)
+		err = start_cores();
+	if (!err)
+		err = wait_started();
+	if (!err)
+		err = nu_preempt_init();
+	nu_current_proclet_fn = current_proclet;
+	nu_current_core_fn = nu_core_self;
+	if (!err)
+		err = start_first(p, first, arg);
+	if (err)
+		nu_sched_stop();
+	return err;
+}
+
+static struct nu_proclet *no_proclet(void)
+{
+	return NULL;
+}
+
+static unsigned core_zero(void)
+{
+	return 0;
+}
+
+void nu_sched_stop(void)
+{
+	NU_ASSERT(!nu_on_core());
+	atomic_store(&nu_sched.stop, true);
+	for (unsigned i = 0; i < nu_sched.ncores; i++)
+		nu_core_kick(nu_sched.cores[i]);
+	for (unsigned i = 0; i < nu_sched.ncores; i++)
+		if (nu_sched.cores[i]->has_kthread)
+			pthread_join(nu_sched.cores[i]->pthread, NULL);
+	nu_preempt_fini();
+	nu_current_proclet_fn = no_proclet;
+	nu_current_core_fn = core_zero;
+	nu_sched.ncores = 0;
+	for (unsigned i = 0; i < NU_MAX_CORES; i++) {
+		core_destroy(nu_sched.cores[i]);
+		nu_sched.cores[i] = NULL;
+	}
+	atomic_store(&nu_sched.nsleeping, 0);
+	nu_crash_fini();
+	nu_stacks_fini();
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* Mutexes. Handed over to the first waiter, so nobody starves. */
+#include "sched/sched_int.h"
+
+enum { FREE, HELD, HELD_WAITED };
+
+static bool take(struct nu_mutex *m)
+{
+	uint32_t state = FREE;
+
+	if (!atomic_compare_exchange_strong_explicit(&m->state, &state, HELD, memory_order_acquire,
+						     memory_order_relaxed))
+		return false;
+	m->owner = nu_thread_self();
+	return true;
+}
+
+/* Under the list's lock: 0 it is ours, else the calling thread must wait and the state says so. */
+static bool take_or_mark(struct nu_mutex *m)
+{
+	uint32_t state = atomic_load_explicit(&m->state, memory_order_relaxed);
+
+	for (;;) {
+		if (state == HELD_WAITED)
+			return false;
+		if (atomic_compare_exchange_weak_explicit(&m->state, &state, state == FREE ? HELD : HELD_WAITED,
+							  memory_order_acquire, memory_order_relaxed))
+			return state == FREE;
+	}
+}
+
+static __attribute__((noinline)) int lock_slow(struct nu_mutex *m, uint64_t deadline_ns)
+{
+	struct nu_lock *lock = nu_waitq_lock(&m->waiters);
+	struct nu_thread *self = nu_thread_self();
+
+	nu_lock_acquire(lock);
+	if (take_or_mark(m)) {
+		m->owner = self;
+		nu_lock_release(lock);
+		return 0;
+	}
+	nu_waitq_push(&m->waiters, self);
+	return nu_waitq_wait(&m->waiters, lock, deadline_ns); /* 0: it was handed to us */
+}
+
+void nu_mutex_init(struct nu_mutex *m)
+{
+	*m = (struct nu_mutex){ 0 };
+}
+
+void nu_mutex_lock(struct nu_mutex *m)
+{
+	nu_preempt_point();
+	if (unlikely(!take(m)))
+		lock_slow(m, 0);
+}
+
+bool nu_mutex_trylock(struct nu_mutex *m)
+{
+	nu_preempt_point();
+	return take(m);
+}
+
+int nu_mutex_timedlock(struct nu_mutex *m, uint64_t timeout_us)
+{
+	nu_preempt_point();
+	if (take(m))
+		return 0;
+	return timeout_us ? lock_slow(m, nu_deadline_after_us(timeout_us)) : -ETIMEDOUT;
+}
+
+static __attribute__((noinline)) void unlock_slow(struct nu_mutex *m)
+{
+	struct nu_lock *lock = nu_waitq_lock(&m->waiters);
+	struct nu_thread *t;
+
+	nu_lock_acquire(lock);
+	t = nu_waitq_pop(&m->waiters);
+	m->owner = t;
+	/* Nobody changes HELD_WAITED without the list's lock. */
+	if (!t)
+		atomic_store_explicit(&m->state, FREE, memory_order_release);
+	else if (!m->waiters.head)
+		atomic_store_explicit(&m->state, HELD, memory_order_relaxed);
+	nu_lock_release(lock);
+	if (t)
+		nu_thread_ready(t);
+}
+
+void nu_mutex_unlock(struct nu_mutex *m)
+{
+	uint32_t state = HELD;
+
+	m->owner = NULL;
+	if (unlikely(!atomic_compare_exchange_strong_explicit(&m->state, &state, FREE, memory_order_release,
+							      memory_order_relaxed)))
+		unlock_slow(m);
+}

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Interrupting a running thread. The signal's handler runs on the thread's own stack and switches to the scheduler from
+ * inside: the kernel has put the whole register file into the frame there, and sigreturn restores it, perhaps on
+ * another node. Only where the interrupted instruction is the program's own; else a request is left that runtime calls
+ * look at. A monitor thread asks for it when others wait; it sleeps while nothing runs.
+ */
+#include "sched/sched_int.h"
+
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define PREEMPT_SIGNAL (SIGRTMIN + 3)
+
+bool (*nu_preempt_pc_ok)(const void *pc) = nu_image_movable;
+
+static struct {
+	pthread_t pthread;
+	bool started;
+	atomic_bool stop;
+	atomic_uint asleep; /* futex: 1 while the monitor waits for a thread to run */
+	struct sigaction old;
+} monitor;
+
+/* What is blocked on every core's kernel thread: the same on all, for signal frames carry it from one to another. */
+void nu_signal_mask(sigset_t *set_p)
+{
+	static const int open[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, SIGPROF };
+
+	sigfillset(set_p);
+	for (unsigned i = 0; i < sizeof(open) / sizeof(open[0]); i++)
+		sigdelset(set_p, open[i]);
+	sigdelset(set_p, PREEMPT_SIGNAL);
+}
+
+/* After the switch back: what the frame says about the kernel thread that it was taken on must fit this one. */
+static __attribute__((noinline)) void frame_fit(ucontext_t *uc)
+{
+	struct nu_core *c = nu_core_get();
+	sigset_t mask;
+
+	nu_signal_mask(&mask);
+	memcpy(&uc->uc_sigmask, &mask, 8); /* the kernel's part */
+	uc->uc_stack.ss_sp = c->alt_stack;
+	uc->uc_stack.ss_size = NU_ALT_STACK;
+	uc->uc_stack.ss_flags = 0;
+}
+
+static const void *frame_pc(const ucontext_t *uc)
+{
+#if defined(__x86_64__)
+	return (const void *)uc->uc_mcontext.gregs[REG_RIP];
+#else
+#error "where is the program counter in this processor's signal frame?"
+#endif
+}
+
+static void on_signal(int signo, siginfo_t *info, void *frame)
+{
+	struct nu_core *c = nu_core_get();
+	ucontext_t *uc = frame;
+	struct nu_thread *t;
+
+	if (!c)
+		return;
+	atomic_store_explicit(&c->signalled, false, memory_order_relaxed);
+	t = atomic_load_explicit(&c->current, memory_order_relaxed);
+	if (!t)
+		return;
+	if (t->preempt_off || !nu_preempt_pc_ok(frame_pc(uc))) {
+		atomic_store_explicit(&c->preempt_req, 1, memory_order_relaxed);
+		return;
+	}
+	nu_thread_preempt(c, t); /* saves errno, too */
+	frame_fit(uc);
+}
+
+void nu_preempt_signal(struct nu_core *c)
+{
+	/* Real-time signals queue: one is enough. */
+	if (!atomic_exchange(&c->signalled, true))
+		syscall(SYS_tgkill, nu_sched.pid, c->tid, PREEMPT_SIGNAL);
+}
+
+void nu_preempt_point(void)
+{
+	struct nu_core *c = nu_core_get();
+	struct nu_thread *t;
+
+	if (likely(!c || !atomic_load_explicit(&c->preempt_req, memory_order_relaxed)))
+		return;
+	t = atomic_load_explicit(&c->current, memory_order_relaxed);
+	if (t && !t->preempt_off)
+		nu_thread_preempt(c, t);
+}
+
+void nu_preempt_disable(void)
+{
+	struct nu_thread *t = nu_thread_self();
+
+	if (t)
+		t->preempt_off++;
+}
+
+void nu_preempt_enable(void)
+{
+	struct nu_thread *t = nu_thread_self();
+
+	if (t && !--t->preempt_off)
+		nu_preempt_point();
+}
+
+/* ---- the monitor ---- */
+
+void nu_preempt_awake(void)
+{
+	if (unlikely(atomic_load_explicit(&monitor.asleep, memory_order_relaxed)) &&
+	    atomic_exchange(&monitor.asleep, 0))
+		syscall(SYS_futex, &monitor.asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* Whether something waits for @c's scheduler context that it does not come to by itself. */
+static bool loop_wanted(struct nu_core *c, uint64_t now)
+{
+	return nu_sched.npollers || atomic_load_explicit(&c->has_posts, memory_order_relaxed) ||
+	       atomic_load_explicit(&c->next_deadline, memory_order_relaxed) <= now ||
+	       atomic_load_explicit(&nu_sched.stop, memory_order_relaxed);
+}
+
+/* One look at @c. Returns whether it runs threads. */
+static bool look_at(struct nu_core *c, uint64_t now)
+{
+	struct nu_thread *t = atomic_load(&c->current);
+	uint64_t switches = nu_core_switches(c);
+	uint64_t rounds = atomic_load_explicit(&c->rounds, memory_order_relaxed);
+	bool same = t && t == c->tick_current && switches == c->tick_switches;
+	bool queued = atomic_load_explicit(&c->nqueued, memory_order_relaxed) != 0;
+	bool starved = t && rounds == c->tick_rounds && loop_wanted(c, now);
+	bool active = t || switches != c->tick_switches;
+
+	c->tick_current = t;
+	c->tick_switches = switches;
+	c->tick_rounds = rounds;
+	if (t && queued && atomic_load_explicit(&nu_sched.nsleeping, memory_order_relaxed))
+		nu_core_kick_thief(c);
+	if ((same && queued) || starved)
+		nu_preempt_signal(c);
+	return active;
+}
+
+static bool any_runs(void)
+{
+	for (unsigned i = 0; i < nu_sched.ncores; i++)
+		if (atomic_load(&nu_sched.cores[i]->current))
+			return true;
+	return false;
+}
+
+static void monitor_sleep(void)
+{
+	atomic_store(&monitor.asleep, 1);
+	while (!any_runs() && !atomic_load(&monitor.stop) && atomic_load(&monitor.asleep))
+		syscall(SYS_futex, &monitor.asleep, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+	atomic_store(&monitor.asleep, 0);
+}
+
+static void *monitor_main(void *arg)
+{
+	const struct timespec tick = { 0, NU_TICK_NS };
+	unsigned quiet = 0;
+
+	while (!atomic_load_explicit(&monitor.stop, memory_order_relaxed)) {
+		uint64_t now = nu_mono_ns();
+		bool active = false;
+
+		for (unsigned i = 0; i < nu_sched.ncores; i++)
+			active |= look_at(nu_sched.cores[i], now);
+		quiet = active ? 0 : quiet + 1;
+		if (quiet >= 2) {
+			monitor_sleep();
+			quiet = 0;
+		} else {
+			nanosleep(&tick, NULL);
+		}
+	}
+	return NULL;
+}
+
+int nu_preempt_init(void)
+{
+	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART };
+	sigset_t all, old;
+	int err;
+
+	sigemptyset(&sa.sa_mask);
+	if (sigaction(PREEMPT_SIGNAL, &sa, &monitor.old))
+		return -nu_sys_errno;
+	atomic_store(&monitor.stop, false);
+	atomic_store(&monitor.asleep, 0);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	err = -pthread_create(&monitor.pthread, NULL, monitor_main, NULL);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	monitor.started = !err;
+	if (err)
+		nu_err("monitor thread: pthread_create: errno %d", -err);
+	return err;
+}
+
+/* After the cores are gone: until then it fetches them out of threads that do not give way. */
+void nu_preempt_fini(void)
+{
+	if (!monitor.started)
+		return;
+	atomic_store(&monitor.stop, true);
+	nu_preempt_awake();
+	pthread_join(monitor.pthread, NULL);
+	monitor.started = false;
+	sigaction(PREEMPT_SIGNAL, &monitor.old, NULL);
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of sched/ share: cores, run queues, the switch.
+ *
+ * Who may run a thread. A thread is picked (state RUNNING) under a run-queue lock or by nu_thread_claim() under its
+ * proclet's lock; the picker then waits until `running` is 0, sets it and loads its registers. The switch clears
+ * `running` once the registers of the thread that leaves are saved, so a waker may make a thread ready that has not
+ * quite left yet. Nobody waits for another thread's `running` before his own registers are saved (two such could wait
+ * for each other): a thread that picked one which is still leaving goes to the scheduler's context and waits there.
+ */
+#pragma once
+
+#include "sched/sched.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdalign.h>
+
+#define NU_POLL_TICKS	 32	/* switches between two rounds of the scheduler's loop */
+#define NU_HANDOFF_TICKS 8	/* hand-offs that count as one of them: local calls last nanoseconds */
+#define NU_TICK_NS	 1000000
+#define NU_MAX_POLLERS	 8
+#define NU_TIMERS_MAX	 (1u << 20) /* per core; address space only */
+#define NU_STACK_CACHE	 64	/* hot stacks per core */
+#define NU_ALT_STACK	 ((size_t)32 << 10)
+
+struct nu_timer_slot {
+	uint64_t deadline_ns;
+	uintptr_t what; /* struct nu_thread *, or struct nu_timer_fn * | 1 */
+};
+
+struct nu_post {
+	struct nu_post *next;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+struct nu_core {
+	/* The core's own kernel thread only (others look at `current`). What a switch touches. */
+	struct nu_thread *_Atomic current;
+	struct nu_thread *next;	     /* picked, to be run by the scheduler's context */
+	struct nu_thread *dead;	     /* ended; to be freed by whoever runs next */
+	void *sched_sp;
+	int *errno_p;		     /* the C library's errno of this kernel thread */
+	uint32_t ticks;		     /* in units of 1 / NU_HANDOFF_TICKS of a switch */
+	atomic_uint preempt_req;
+	unsigned index;
+	atomic_uint sched_running;   /* what the switch clears when the scheduler's context leaves */
+
+	/* Run queue: anybody, under lock. */
+	alignas(NU_CACHE_LINE) struct nu_lock lock;
+	atomic_uint nqueued;
+	struct nu_list queue;
+	struct nu_thread *seen;	     /* head at the last look of a thief: thieves leave short waits alone */
+	uint64_t seen_switches;
+
+	/* Sleep: the sleeper sets `sleeping`; who takes it back writes the event. */
+	alignas(NU_CACHE_LINE) atomic_uint sleeping;
+	atomic_bool hungry;	     /* woken to steal: takes anything */
+	atomic_bool signalled;	     /* a preemption signal is on its way */
+	atomic_bool has_posts;
+	int event_fd;
+	struct nu_lock post_lock;
+	struct nu_post *posts, **posts_tail;
+	_Atomic uint64_t rounds;     /* of the scheduler's loop */
+
+	/* Timers, a binary heap from index 1: anybody, under lock; only the owner fires them. */
+	alignas(NU_CACHE_LINE) struct nu_lock timer_lock;
+	uint32_t ntimers;
+	_Atomic uint64_t next_deadline; /* of the first timer; UINT64_MAX: none */
+	struct nu_timer_slot *timers;
+
+	/* Owner only. */
+	alignas(NU_CACHE_LINE) struct nu_thread *cache[NU_STACK_CACHE];
+	unsigned ncache;
+	uint64_t idle_since;
+	unsigned steal_from;
+
+	pthread_t pthread;
+	bool has_kthread;
+	pid_t tid;
+	void *alt_stack;
+	int start_error;
+	uint64_t tick_switches, tick_rounds; /* the monitor's */
+	struct nu_thread *tick_current;
+	void *fake_stack;	     /* AddressSanitizer's, of the scheduler's context */
+	const void *kstack_low;
+	size_t kstack_bytes;
+};
+
+struct nu_sched {
+	unsigned ncores;
+	struct nu_core *cores[NU_MAX_CORES];
+	atomic_bool stop;
+	atomic_uint nsleeping;
+	atomic_uint nstarted;
+	unsigned npollers;
+	struct nu_poller pollers[NU_MAX_POLLERS];
+	struct nu_sched_ops ops;
+	uint64_t spin_ns;
+	bool pin;
+	pid_t pid;
+};
+extern struct nu_sched nu_sched;
+
+/* Where a thread may be interrupted: nu_image_movable(); tests that link the runtime statically narrow it. */
+extern bool (*nu_preempt_pc_ok)(const void *pc);
+
+/* ---- switch-x86_64.S ---- */
+/* Saves the caller's context, *save_p = its stack pointer, loads the context at @to, then clears *running. */
+void nu_switch(void **save_p, void *to, atomic_uint *running);
+void nu_thread_entry(void);
+/* Lays down a context at @top (16-aligned) that begins at nu_thread_entry(). */
+void *nu_switch_prepare(void *top);
+
+/* ---- core.c, idle.c ---- */
+struct nu_core *nu_core_get(void); /* noinline: NULL on foreign kernel threads */
+void nu_core_set(struct nu_core *c);
+void nu_core_loop(struct nu_core *c);
+/* Wakes @c if it sleeps. */
+void nu_core_kick(struct nu_core *c);
+/* Wakes one sleeping core to steal, if any. */
+void nu_core_kick_thief(struct nu_core *but);
+void nu_core_idle(struct nu_core *c);
+void nu_core_run_posts(struct nu_core *c);
+
+static inline uint64_t nu_core_switches(const struct nu_core *c)
+{
+	return __atomic_load_n(&nu_stat_cores[c->index].v[NU_STAT_SWITCHES], __ATOMIC_RELAXED);
+}
+
+/* ---- thread.c ---- */
+static inline uint32_t nu_thread_state(const struct nu_thread *t)
+{
+	return __atomic_load_n(&t->state, __ATOMIC_ACQUIRE);
+}
+static inline void nu_thread_set_state(struct nu_thread *t, uint32_t state)
+{
+	__atomic_store_n(&t->state, state, __ATOMIC_RELEASE);
+}
+/* Waits until @t has left its core. Not with registers of one's own unsaved that somebody else may wait for. */
+void nu_thread_wait_saved(struct nu_thread *t);
+/* The running thread @t, already queued, parked or blocked, leaves for @next (NULL: the scheduler's context). */
+void nu_thread_switch(struct nu_core *c, struct nu_thread *t, struct nu_thread *next);
+/* The scheduler's context runs @t, which it has picked. */
+void nu_thread_run(struct nu_core *c, struct nu_thread *t);
+/* The running thread goes to the scheduler's context and stays runnable (or is parked). */
+void nu_thread_preempt(struct nu_core *c, struct nu_thread *t);
+void nu_thread_main(void) __attribute__((noreturn));
+
+/* ---- runq.c ---- */
+/* False: its proclet is frozen, nothing was done. */
+bool nu_runq_put(struct nu_core *c, struct nu_thread *t, bool first);
+struct nu_thread *nu_runq_pop(struct nu_core *c);
+/* For thread context: the next thread that may be switched to directly; NULL: go to the scheduler's context. */
+struct nu_thread *nu_runq_next(struct nu_core *c, struct nu_thread *self);
+/* The running thread @self goes to the end of the queue (or is parked): who runs instead (@self: go on). */
+struct nu_thread *nu_runq_yield(struct nu_core *c, struct nu_thread *self);
+struct nu_thread *nu_steal(struct nu_core *c);
+/* Puts @t into its proclet's parked list; false: not frozen (any more). */
+bool nu_thread_park(struct nu_thread *t);
+/* nu_thread_ready() onto @c. */
+void nu_ready_on(struct nu_core *c, struct nu_thread *t, bool first);
+
+/* ---- stack.c ---- */
+int nu_stacks_init(void);
+void nu_stacks_fini(void);
+/* The lowest byte of the slot that holds @addr, or 0 outside the region. */
+uintptr_t nu_stack_slot(const void *addr);
+struct nu_thread *nu_stack_thread(uintptr_t slot_low);
+
+/* ---- timer.c ---- */
+int nu_timers_init(struct nu_core *c);
+void nu_timers_fini(struct nu_core *c);
+void nu_timer_arm(struct nu_core *c, struct nu_thread *t, uint64_t deadline_ns);
+/* Takes @t's timer down if it is armed; when it returns the timer no longer looks at @t. */
+void nu_timer_cancel(struct nu_thread *t);
+unsigned nu_timers_run(struct nu_core *c);
+
+/* ---- preempt.c, crash.c ---- */
+int nu_preempt_init(void);
+void nu_preempt_fini(void);
+/* Signals @c's kernel thread, unless a signal is on its way. */
+void nu_preempt_signal(struct nu_core *c);
+/* The monitor may be asleep: a thread has begun to run. */
+void nu_preempt_awake(void);
+void nu_signal_mask(sigset_t *set_p);
+int nu_crash_init(void);
+void nu_crash_fini(void);
+
+/* ---- waitq.c: a primitive's waiters. Lists lie in the heap, only threads of the proclet touch them. ---- */
+static inline struct nu_lock *nu_waitq_lock(struct nu_waitq *q)
+{
+	_Static_assert(sizeof(struct nu_lock) == sizeof(q->lock), "a waiter list's lock is a struct nu_lock");
+	return (struct nu_lock *)&q->lock;
+}
+/* The calling thread joins the end of @q (q's lock, or the lock that stands for it, is held). */
+void nu_waitq_push(struct nu_waitq *q, struct nu_thread *self);
+/* The first waiter whose wake-up could be claimed, out of the list; NULL: none. */
+struct nu_thread *nu_waitq_pop(struct nu_waitq *q);
+/* All of them, chained by wait_next; for nu_waitq_ready_all() after the lock is released. */
+struct nu_thread *nu_waitq_pop_all(struct nu_waitq *q, uint32_t *n_p);
+void nu_waitq_ready_all(struct nu_thread *chain);
+/* Waits; @lock guards @q and is released. 0 or -ETIMEDOUT, and then the caller is out of @q. */
+int nu_waitq_wait(struct nu_waitq *q, struct nu_lock *lock, uint64_t deadline_ns);
+/* A deadline on the node's clock, UINT64_MAX-safe. */
+uint64_t nu_deadline_after_us(uint64_t timeout_us);

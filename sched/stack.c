@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stacks. The stack region is cut into slots of nu_layout.stack_bytes, each node owning a part of it; a slot belongs to
+ * its node for good, but is lent to whichever node its thread goes to. The lowest page of a slot is never mapped: with
+ * nothing else in the region that is the guard page, at no cost in mappings. The control block lies below the slot's
+ * top, at one of several distances (by slot number, so the same on every node): at equal ones the hot lines of all
+ * threads would fall into the same few cache sets.
+ */
+#include "sched/sched_int.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define COLOURS	      8
+#define COLOUR_BYTES  448 /* 7 lines: spreads over sets that a power of two would not reach */
+#define BATCH	      16
+#define HOT_MAX	      512 /* free stacks that keep their pages */
+#define PAGE	      4096u
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+enum slot_state {
+	SLOT_FREE,
+	SLOT_HERE, /* holds a thread of this node's, whoever owns the slot */
+	SLOT_LENT, /* ours, its thread is elsewhere */
+};
+
+static struct {
+	struct nu_lock lock;
+	unsigned shift;		/* log2 of a slot's bytes */
+	size_t nslots;		/* of the whole region */
+	_Atomic(uint8_t) *table; /* enum slot_state by slot */
+	uintptr_t part_low, part_end, part_next; /* this node's part; what lies above part_next was never mapped */
+	struct nu_thread *hot, *cold; /* free, linked by their `joiner` */
+	unsigned nhot;
+	bool said_full;
+} stacks;
+
+static size_t slot_bytes(void)
+{
+	return (size_t)1 << stacks.shift;
+}
+
+static size_t slot_index(uintptr_t low)
+{
+	return (low - nu_layout.stack_base) >> stacks.shift;
+}
+
+uintptr_t nu_stack_slot(const void *addr)
+{
+	uintptr_t off = (uintptr_t)addr - nu_layout.stack_base;
+
+	if (!stacks.table || off >= stacks.nslots << stacks.shift)
+		return 0;
+	return nu_layout.stack_base + (off & ~(slot_bytes() - 1));
+}
+
+struct nu_thread *nu_stack_thread(uintptr_t low)
+{
+	uintptr_t colour = slot_index(low) % COLOURS * COLOUR_BYTES;
+
+	return (void *)((low + slot_bytes() - sizeof(struct nu_thread) - colour) & ~(uintptr_t)(NU_CACHE_LINE - 1));
+}
+
+int nu_stacks_init(void)
+{
+	size_t bytes = nu_layout.stack_bytes;
+
+	if (bytes < 4 * PAGE || bytes & (bytes - 1) || !nu_layout.stack_node_bytes) {
+		nu_err("stacks: size of %zu bytes is not a power of two of at least %u", bytes, 4 * PAGE);
+		return -EINVAL;
+	}
+	memset(&stacks, 0, sizeof(stacks));
+	stacks.shift = (unsigned)__builtin_ctzl(bytes);
+	stacks.nslots = nu_layout.stack_region_bytes >> stacks.shift;
+	stacks.part_low = nu_layout.stack_base + nu_node.self * nu_layout.stack_node_bytes;
+	stacks.part_end = stacks.part_low + nu_layout.stack_node_bytes;
+	stacks.part_next = stacks.part_low;
+	stacks.table = mmap(NULL, stacks.nslots, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			    -1, 0);
+	if (stacks.table == MAP_FAILED) {
+		stacks.table = NULL;
+		nu_err("stacks: no address space for the table of %zu stacks", stacks.nslots);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void nu_stacks_fini(void)
+{
+	if (!stacks.table)
+		return;
+	munmap((void *)stacks.part_low, stacks.part_next - stacks.part_low);
+	nu_maps_release((unsigned)((stacks.part_next - stacks.part_low) >> stacks.shift));
+	munmap(stacks.table, stacks.nslots);
+	stacks.table = NULL;
+}
+
+static int slot_map(uintptr_t low)
+{
+	void *at = (void *)(low + PAGE), *got;
+	int err = nu_maps_reserve(1);
+
+	if (err)
+		return err;
+	got = mmap(at, slot_bytes() - PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	if (got == at)
+		return 0;
+	err = got == MAP_FAILED ? -nu_sys_errno : -EEXIST;
+	if (got != MAP_FAILED) /* a kernel that does not know NOREPLACE */
+		munmap(got, slot_bytes() - PAGE);
+	nu_maps_release(1);
+	return err;
+}
+
+static void slot_unmap(uintptr_t low)
+{
+	munmap((void *)(low + PAGE), slot_bytes() - PAGE);
+	nu_maps_release(1);
+}
+
+/* Maps more of our part; lock held. The new slots are cold. */
+static int grow(void)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < BATCH && stacks.part_next < stacks.part_end; i++) {
+		struct nu_thread *t = nu_stack_thread(stacks.part_next);
+
+		err = slot_map(stacks.part_next);
+		if (err)
+			break;
+		t->joiner = stacks.cold;
+		stacks.cold = t;
+		stacks.part_next += slot_bytes();
+	}
+	if (stacks.cold)
+		return 0;
+	if (!stacks.said_full) {
+		stacks.said_full = true;
+		if (err)
+			nu_err("stacks: mapping one more after %zu failed: errno %d; vm.max_map_count limits them",
+			       (size_t)(stacks.part_next - stacks.part_low) >> stacks.shift, -err);
+		else
+			nu_err("stacks: all %zu of this node's part are in use (%zu KiB each)",
+			       nu_layout.stack_node_bytes >> stacks.shift, slot_bytes() >> 10);
+	}
+	return -ENOMEM;
+}
+
+static struct nu_thread *take_locked(void)
+{
+	struct nu_thread *t = stacks.hot;
+
+	if (t) {
+		stacks.hot = t->joiner;
+		stacks.nhot--;
+		return t;
+	}
+	if (!stacks.cold && grow())
+		return NULL;
+	t = stacks.cold;
+	stacks.cold = t->joiner;
+	return t;
+}
+
+/* Lock held. Beyond a number of hot ones the pages go back to the system, but for the top one, which has the link. */
+static void give_locked(struct nu_thread *t)
+{
+	uintptr_t low = nu_stack_slot(t);
+	uintptr_t top_page = low + slot_bytes() - 2 * PAGE; /* the control block may straddle two pages */
+
+	if (stacks.nhot < HOT_MAX) {
+		t->joiner = stacks.hot;
+		stacks.hot = t;
+		stacks.nhot++;
+		return;
+	}
+	madvise((void *)(low + PAGE), top_page - low - PAGE, MADV_DONTNEED);
+	t->joiner = stacks.cold;
+	stacks.cold = t;
+}
+
+static void refill(struct nu_core *c)
+{
+	nu_lock_acquire(&stacks.lock);
+	while (c->ncache < BATCH) {
+		struct nu_thread *t = c->ncache && !stacks.hot ? NULL : take_locked();
+
+		if (!t)
+			break;
+		c->cache[c->ncache++] = t;
+	}
+	nu_lock_release(&stacks.lock);
+}
+
+struct nu_thread *nu_thread_alloc(struct nu_proclet *p)
+{
+	struct nu_core *c = nu_core_get();
+	struct nu_thread *t = NULL;
+	uintptr_t low;
+
+	if (likely(c)) {
+		if (unlikely(!c->ncache))
+			refill(c);
+		if (likely(c->ncache))
+			t = c->cache[--c->ncache];
+	} else {
+		nu_lock_acquire(&stacks.lock);
+		t = take_locked();
+		nu_lock_release(&stacks.lock);
+	}
+	if (unlikely(!t))
+		return NULL;
+	low = nu_stack_slot(t);
+	memset(t, 0, sizeof(*t));
+	t->proclet = p;
+	t->proclet_id = atomic_load_explicit(&p->id, memory_order_relaxed);
+	t->stack_low = (void *)(low + PAGE);
+	t->home_node = nu_node.self;
+	t->core = c ? (uint16_t)c->index : 0;
+	nu_list_init(&t->link);
+	nu_list_init(&t->proclet_link);
+	atomic_store_explicit(&stacks.table[slot_index(low)], SLOT_HERE, memory_order_release);
+	return t;
+}
+
+static void put_ours(struct nu_thread *t)
+{
+	struct nu_core *c = nu_core_get();
+
+	if (likely(c && c->ncache < NU_STACK_CACHE)) {
+		c->cache[c->ncache++] = t;
+		return;
+	}
+	nu_lock_acquire(&stacks.lock);
+	while (c && c->ncache > NU_STACK_CACHE / 2)
+		give_locked(c->cache[--c->ncache]);
+	give_locked(t);
+	nu_lock_release(&stacks.lock);
+}
+
+static bool is_ours(uintptr_t low)
+{
+	return low - stacks.part_low < stacks.part_end - stacks.part_low;
+}
+
+void nu_thread_free(struct nu_thread *t)
+{
+	uintptr_t low = nu_stack_slot(t);
+
+	NU_ASSERT(low && !atomic_load_explicit(&t->running, memory_order_acquire));
+	atomic_store_explicit(&stacks.table[slot_index(low)], SLOT_FREE, memory_order_release);
+	if (likely(is_ours(low))) {
+		put_ours(t);
+		return;
+	}
+	unsigned home = t->home_node;
+
+	slot_unmap(low);
+	if (nu_sched.ops.stack_home)
+		nu_sched.ops.stack_home(home, (void *)(low + slot_bytes()));
+}
+
+void nu_stack_live(const struct nu_thread *t, void **low_p, size_t *len_p)
+{
+	char *low = (char *)t->sp - NU_RED_ZONE;
+
+	if (low < (char *)t->stack_low)
+		low = t->stack_low;
+	*low_p = low;
+	*len_p = (size_t)((char *)(t + 1) - low);
+}
+
+int nu_stack_adopt(struct nu_thread *t, size_t live_bytes)
+{
+	uintptr_t low = nu_stack_slot(t), from;
+	size_t i;
+	int err;
+
+	if (!low || nu_stack_thread(low) != t || live_bytes > (uintptr_t)(t + 1) - low - PAGE ||
+	    live_bytes < sizeof(*t))
+		return -EINVAL; /* a peer's word: not the place of a control block */
+	i = slot_index(low);
+	if (atomic_load_explicit(&stacks.table[i], memory_order_acquire) == SLOT_HERE)
+		return -EEXIST;
+	if (is_ours(low)) {
+		if (low >= stacks.part_next ||
+		    atomic_load_explicit(&stacks.table[i], memory_order_acquire) != SLOT_LENT)
+			return -EINVAL;
+	} else {
+		err = slot_map(low);
+		if (err) {
+			nu_err("stacks: no room for a thread of node %lu at %#lx: errno %d; vm.max_map_count limits them",
+			       (low - nu_layout.stack_base) / nu_layout.stack_node_bytes, low, -err);
+			return err == -EEXIST ? err : -ENOMEM;
+		}
+	}
+	/* Backed now: the bytes come while the proclet stands still. Pages that this fails for are faulted in later. */
+	from = ((uintptr_t)(t + 1) - live_bytes) & ~(uintptr_t)(PAGE - 1);
+	madvise((void *)from, low + slot_bytes() - from, MADV_POPULATE_WRITE);
+	atomic_store_explicit(&stacks.table[i], SLOT_HERE, memory_order_release);
+	return 0;
+}
+
+void nu_stack_depart(struct nu_thread *t)
+{
+	uintptr_t low = nu_stack_slot(t);
+	bool ours = is_ours(low);
+
+	atomic_store_explicit(&stacks.table[slot_index(low)], ours ? SLOT_LENT : SLOT_FREE, memory_order_release);
+	if (ours)
+		madvise((void *)(low + PAGE), slot_bytes() - PAGE, MADV_DONTNEED);
+	else
+		slot_unmap(low);
+}
+
+void nu_stack_returned(void *stack_top)
+{
+	uintptr_t low = nu_stack_slot((char *)stack_top - 1);
+	uint8_t lent = SLOT_LENT;
+
+	if (!low || !is_ours(low) ||
+	    !atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &lent, SLOT_FREE)) {
+		nu_warn("stacks: %p came home but was not lent: ignored", stack_top);
+		return;
+	}
+	nu_lock_acquire(&stacks.lock);
+	give_locked(nu_stack_thread(low));
+	nu_lock_release(&stacks.lock);
+}
+
+bool nu_thread_is_here(const struct nu_thread *t)
+{
+	uintptr_t low = nu_stack_slot(t);
+
+	return low && nu_stack_thread(low) == t &&
+	       atomic_load_explicit(&stacks.table[slot_index(low)], memory_order_acquire) == SLOT_HERE;
+}

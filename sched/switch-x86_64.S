@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The switch between two contexts, and where a thread begins. A saved context, from the stack pointer up: SSE control
+ * (4 bytes), x87 control (2), padding (2), r15 r14 r13 r12 rbx rbp, return address.
+ */
+#if defined(__x86_64__)
+
+	.text
+/* void nu_switch(void **save_p, void *to, atomic_uint *running) */
+	.globl	nu_switch
+	.hidden	nu_switch
+	.type	nu_switch, @function
+	.p2align 5
+nu_switch:
+	.cfi_startproc
+	pushq	%rbp
+	pushq	%rbx
+	pushq	%r12
+	pushq	%r13
+	pushq	%r14
+	pushq	%r15
+	subq	$8, %rsp
+	stmxcsr	(%rsp)
+	fnstcw	4(%rsp)
+	movl	(%rsp), %eax
+	movzwl	4(%rsp), %ecx
+	movq	%rsp, (%rdi)
+	movq	%rsi, %rsp
+	/* Everything is saved and this stack is no longer used: from here on another core may run the one that left.
+	 * Stores stay in order on x86. */
+	movl	$0, (%rdx)
+	/* Loading control words is slow and they hardly ever differ. */
+	cmpl	(%rsp), %eax
+	jne	1f
+2:	cmpw	4(%rsp), %cx
+	jne	3f
+4:	addq	$8, %rsp
+	popq	%r15
+	popq	%r14
+	popq	%r13
+	popq	%r12
+	popq	%rbx
+	popq	%rbp
+	/* Not ret: the return predictor holds the other context's callers. */
+	popq	%rcx
+	jmp	*%rcx
+1:	ldmxcsr	(%rsp)
+	jmp	2b
+3:	fldcw	4(%rsp)
+	jmp	4b
+	.cfi_endproc
+	.size	nu_switch, . - nu_switch
+
+/* void *nu_switch_prepare(void *top) */
+	.globl	nu_switch_prepare
+	.hidden	nu_switch_prepare
+	.type	nu_switch_prepare, @function
+	.p2align 4
+nu_switch_prepare:
+	.cfi_startproc
+	leaq	nu_thread_entry(%rip), %rcx
+	xorl	%edx, %edx
+	movq	%rdx, -8(%rdi)
+	movq	%rdx, -16(%rdi)		/* ends unwinding; 16-aligned: the call below expects it */
+	movq	%rcx, -24(%rdi)
+	movq	%rdx, -32(%rdi)		/* rbp */
+	movq	%rdx, -40(%rdi)
+	movq	%rdx, -48(%rdi)
+	movq	%rdx, -56(%rdi)
+	movq	%rdx, -64(%rdi)
+	movq	%rdx, -72(%rdi)		/* r15 */
+	movl	$0x1f80, -80(%rdi)	/* the ABI's initial control words */
+	movl	$0x037f, -76(%rdi)
+	leaq	-80(%rdi), %rax
+	ret
+	.cfi_endproc
+	.size	nu_switch_prepare, . - nu_switch_prepare
+
+	.globl	nu_thread_entry
+	.hidden	nu_thread_entry
+	.type	nu_thread_entry, @function
+	.p2align 4
+nu_thread_entry:
+	.cfi_startproc
+	.cfi_undefined rip
+	call	nu_thread_main
+	ud2
+	.cfi_endproc
+	.size	nu_thread_entry, . - nu_thread_entry
+
+#else
+#error "no context switch for this processor yet: add sched/switch-ARCH.S"
+#endif
+
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads: their life, and how one leaves its core for another. */
+#include "sched/sched_int.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+#define MIN_STACK_LEFT 4096 /* what a thread must have below the bytes reserved for its arguments */
+
+void nu_thread_wait_saved(struct nu_thread *t)
+{
+	unsigned spins = 0;
+
+	while (unlikely(atomic_load_explicit(&t->running, memory_order_acquire))) {
+		__builtin_ia32_pause();
+		if (++spins > 200) {
+			extern int sched_yield(void);
+			sched_yield();
+			spins = 0;
+		}
+	}
+}
+
+/* First thing in every context that goes on, perhaps on another core or node: nothing from before may be used. */
+static __attribute__((noinline)) void switched(void)
+{
+	struct nu_core *c = nu_core_get();
+	struct nu_thread *t = atomic_load_explicit(&c->current, memory_order_relaxed);
+	struct nu_thread *dead = c->dead;
+
+	if (dead) {
+		c->dead = NULL;
+		nu_thread_free(dead);
+	}
+	if (t)
+		*c->errno_p = t->saved_errno;
+}
+
+#ifdef __SANITIZE_ADDRESS__
+static void fiber_leave(struct nu_core *c, void **fake_p, struct nu_thread *next)
+{
+	if (next)
+		__sanitizer_start_switch_fiber(fake_p, next->stack_low, (size_t)((char *)(next + 1) - (char *)next->stack_low));
+	else
+		__sanitizer_start_switch_fiber(fake_p, c->kstack_low, c->kstack_bytes);
+}
+#define FIBER_LEAVE(c, fake_p, next) fiber_leave((c), (fake_p), (next))
+#define FIBER_ARRIVE(fake)	     __sanitizer_finish_switch_fiber((fake), NULL, NULL)
+#else
+#define FIBER_LEAVE(c, fake_p, next) ((void)(fake_p))
+#define FIBER_ARRIVE(fake)	     ((void)(fake))
+#endif
+
+/* Bookkeeping of @c's turning to @t, whose registers are saved. */
+static inline void turn_to(struct nu_core *c, struct nu_thread *t)
+{
+	uint64_t *switches = &nu_stat_cores[c->index].v[NU_STAT_SWITCHES];
+
+	atomic_store_explicit(&t->running, 1, memory_order_relaxed);
+	t->core = (uint16_t)c->index;
+	__atomic_store_n(switches, *switches + 1, __ATOMIC_RELAXED);
+}
+
+static inline void leave(struct nu_core *c, struct nu_thread *t, struct nu_thread *next, bool ends)
+{
+	void *fake = NULL;
+
+	t->saved_errno = *c->errno_p;
+	atomic_store_explicit(&c->current, next, memory_order_relaxed);
+	FIBER_LEAVE(c, ends ? NULL : &fake, next);
+	nu_switch(&t->sp, next ? next->sp : c->sched_sp, &t->running);
+	FIBER_ARRIVE(fake);
+	switched();
+}
+
+void nu_thread_switch(struct nu_core *c, struct nu_thread *t, struct nu_thread *next)
+{
+	if (next)
+		turn_to(c, next);
+	leave(c, t, next, false);
+}
+
+void nu_thread_run(struct nu_core *c, struct nu_thread *t)
+{
+	nu_thread_wait_saved(t);
+	turn_to(c, t);
+	/* Ordered before the look at the monitor's state: either it sees a thread run or we see it asleep. */
+	atomic_store_explicit(&c->current, t, memory_order_seq_cst);
+	nu_preempt_awake();
+	FIBER_LEAVE(c, &c->fake_stack, t);
+	nu_switch(&c->sched_sp, t->sp, &c->sched_running);
+	FIBER_ARRIVE(c->fake_stack);
+	switched();
+}
+
+void nu_thread_main(void)
+{
+	struct nu_thread *t;
+
+	FIBER_ARRIVE(NULL);
+	switched();
+	t = nu_thread_self();
+	t->fn(t->arg);
+	nu_thread_exit();
+}
+
+struct nu_thread *nu_thread_self(void)
+{
+	struct nu_core *c = nu_core_get();
+
+	return c ? atomic_load_explicit(&c->current, memory_order_relaxed) : NULL;
+}
+
+/* ---- making and ending ---- */
+
+void nu_thread_link(struct nu_thread *t)
+{
+	/* At the front: a pauser keeps those that it has seen at the end. */
+	nu_list_add_tail(t->proclet->threads.next, &t->proclet_link);
+	t->proclet->nthreads++;
+}
+
+void nu_thread_unlink(struct nu_thread *t)
+{
+	nu_list_del(&t->proclet_link);
+	t->proclet->nthreads--;
+}
+
+void *nu_thread_prepare(struct nu_thread *t, nu_thread_fn fn, void *arg, size_t reserve_bytes)
+{
+	uintptr_t top = (uintptr_t)t, low = (uintptr_t)t->stack_low, room;
+
+	if (reserve_bytes > top - low || top - low - reserve_bytes < MIN_STACK_LEFT)
+		return NULL;
+	room = (top - reserve_bytes) & ~(uintptr_t)15;
+	t->fn = fn;
+	t->arg = arg;
+	t->sp = nu_switch_prepare((void *)room);
+	return (void *)room;
+}
+
+int nu_thread_spawn(nu_thread_fn fn, void *arg, struct nu_thread **thread_p)
+{
+	struct nu_proclet *p;
+	struct nu_thread *t;
+
+	nu_preempt_point();
+	p = nu_thread_self()->proclet;
+	t = nu_thread_alloc(p);
+	if (!t)
+		return -ENOMEM;
+	nu_thread_prepare(t, fn, arg, 0);
+	t->detached = !thread_p;
+	if (thread_p)
+		*thread_p = t; /* before it runs: the new thread may look at it */
+	nu_lock_acquire(&p->lock);
+	nu_thread_link(t);
+	nu_lock_release(&p->lock);
+	nu_stat_add(nu_core_self(), NU_STAT_THREADS_SPAWNED, 1);
+	nu_thread_ready(t);
+	return 0;
+}
+
+/* An ended thread that nobody else may join: takes its stack back. */
+static void reap(struct nu_thread *t)
+{
+	struct nu_proclet *p = t->proclet;
+
+	nu_thread_wait_saved(t);
+	nu_lock_acquire(&p->lock);
+	nu_thread_unlink(t);
+	nu_lock_release(&p->lock);
+	nu_thread_free(t);
+}
+
+int nu_thread_join(struct nu_thread *t)
+{
+	struct nu_thread *self = nu_thread_self();
+
+	if (t == self)
+		return -EDEADLK;
+	nu_preempt_point();
+	nu_lock_acquire(&t->join_lock);
+	if (t->detached || t->joiner) {
+		nu_lock_release(&t->join_lock);
+		return -EINVAL;
+	}
+	t->joiner = self;
+	if (nu_thread_state(t) != NU_THREAD_DONE) {
+		nu_wake_arm(self);
+		nu_thread_block_until(NU_WAIT_SYNC, &t->join_lock, 0);
+	} else {
+		nu_lock_release(&t->join_lock);
+	}
+	reap(t);
+	return 0;
+}
+
+int nu_thread_detach(struct nu_thread *t)
+{
+	bool done;
+
+	nu_lock_acquire(&t->join_lock);
+	if (t->detached || t->joiner) {
+		nu_lock_release(&t->join_lock);
+		return -EINVAL;
+	}
+	t->detached = 1;
+	done = nu_thread_state(t) == NU_THREAD_DONE;
+	nu_lock_release(&t->join_lock);
+	if (done)
+		reap(t);
+	return 0;
+}
+
+/* The running thread's end, but for leaving its stack. */
+static void end(struct nu_core *c, struct nu_thread *t)
+{
+	struct nu_proclet *p = t->proclet;
+	struct nu_thread *joiner;
+
+	nu_lock_acquire(&t->join_lock);
+	if (t->detached) {
+		nu_lock_release(&t->join_lock);
+		nu_lock_acquire(&p->lock);
+		nu_thread_set_state(t, NU_THREAD_DONE);
+		nu_thread_unlink(t);
+		nu_lock_release(&p->lock);
+		c->dead = t;
+		return;
+	}
+	joiner = t->joiner;
+	nu_thread_set_state(t, NU_THREAD_DONE);
+	/* From here a joiner or detacher may take the stack back as soon as we have left it. */
+	nu_lock_release(&t->join_lock);
+	if (joiner && nu_wake_claim(joiner))
+		nu_thread_ready(joiner);
+}
+
+static __attribute__((noreturn)) void exit_to(struct nu_thread *to)
+{
+	struct nu_thread *t = nu_thread_self();
+	struct nu_core *c = nu_core_get();
+
+	end(c, t);
+	if (!to && !c->next) {
+		to = nu_runq_next(c, t);
+		if (to)
+			turn_to(c, to);
+	}
+	leave(c, t, to, true);
+	__builtin_unreachable();
+}
+
+void nu_thread_exit(void)
+{
+	exit_to(NULL);
+}
+
+/* ---- leaving and coming back ---- */
+
+static void block(struct nu_thread *t, enum nu_wait wait, struct nu_lock *unlock)
+{
+	struct nu_core *c = nu_core_get();
+	struct nu_thread *next;
+
+	t->wait = (uint8_t)wait;
+	nu_thread_set_state(t, NU_THREAD_BLOCKED);
+	if (unlock)
+		nu_lock_release(unlock);
+	next = nu_runq_next(c, t);
+	if (next != t) /* else somebody has made us ready already */
+		nu_thread_switch(c, t, next);
+}
+
+void nu_thread_block(enum nu_wait wait, struct nu_lock *unlock)
+{
+	struct nu_thread *t = nu_thread_self();
+
+	t->claimable = 0;
+	block(t, wait, unlock);
+}
+
+int nu_thread_block_until(enum nu_wait wait, struct nu_lock *unlock, uint64_t deadline_ns)
+{
+	struct nu_thread *t = nu_thread_self();
+
+	t->claimable = 1;
+	t->timed_out = 0;
+	/* Only this core fires it, and not before we have left. */
+	if (deadline_ns)
+		nu_timer_arm(nu_core_get(), t, deadline_ns);
+	block(t, wait, unlock);
+	if (!deadline_ns)
+		return 0;
+	nu_timer_cancel(t);
+	t->deadline_ns = 0;
+	return t->timed_out ? -ETIMEDOUT : 0;
+}
+
+void nu_thread_claim(struct nu_thread *t)
+{
+	nu_thread_wait_saved(t);
+	nu_thread_set_state(t, NU_THREAD_RUNNING);
+	atomic_store_explicit(&t->running, 1, memory_order_relaxed);
+}
+
+/* Local calls switch without the run queue; now and then the pollers must have their turn all the same. */
+static inline bool handoff_ticks(struct nu_core *c)
+{
+	return unlikely(++c->ticks >= NU_POLL_TICKS * NU_HANDOFF_TICKS);
+}
+
+/* @to is claimed: running = 1 already. For the scheduler's context, which waits for 0, it counts as just picked. */
+static void via_scheduler(struct nu_core *c, struct nu_thread *to)
+{
+	atomic_store_explicit(&to->running, 0, memory_order_relaxed);
+	c->next = to;
+}
+
+void nu_thread_handoff(struct nu_thread *to, enum nu_wait wait)
+{
+	struct nu_thread *t = nu_thread_self();
+	struct nu_core *c = nu_core_get();
+
+	t->claimable = 1;
+	t->timed_out = 0;
+	t->wait = (uint8_t)wait;
+	nu_thread_set_state(t, NU_THREAD_BLOCKED);
+	if (handoff_ticks(c)) {
+		via_scheduler(c, to);
+		nu_thread_switch(c, t, NULL);
+		return;
+	}
+	nu_thread_switch(c, t, to);
+}
+
+void nu_thread_exit_to(struct nu_thread *to)
+{
+	struct nu_core *c = nu_core_get();
+
+	if (handoff_ticks(c)) {
+		via_scheduler(c, to);
+		nu_thread_exit();
+	}
+	turn_to(c, to);
+	exit_to(to);
+}
+
+/* Leaves for the scheduler's context, or straight for @next, having been put where it can be found. */
+static void step_aside(struct nu_core *c, struct nu_thread *t)
+{
+	while (!nu_runq_put(c, t, false))
+		if (nu_thread_park(t))
+			break;
+}
+
+void nu_thread_preempt(struct nu_core *c, struct nu_thread *t)
+{
+	atomic_store_explicit(&c->preempt_req, 0, memory_order_relaxed);
+	nu_stat_add(c->index, NU_STAT_PREEMPTIONS, 1);
+	step_aside(c, t);
+	nu_thread_switch(c, t, NULL);
+}
+
+void nu_yield(void)
+{
+	struct nu_thread *t = nu_thread_self(), *next;
+	struct nu_core *c = nu_core_get();
+
+	if (unlikely(!t))
+		return;
+	next = nu_runq_yield(c, t);
+	if (next != t)
+		nu_thread_switch(c, t, next);
+}
+
+/* ---- sleep ---- */
+
+uint64_t nu_now_ns(void)
+{
+	struct nu_thread *t = nu_thread_self();
+	struct nu_proclet_head *head = t ? t->proclet->head : NULL;
+
+	return nu_mono_ns() + (head ? (uint64_t)head->clock_offset_ns : 0);
+}
+
+void nu_sleep_until_us(uint64_t when_us)
+{
+	struct nu_thread *t = nu_thread_self();
+	uint64_t when_ns = when_us > UINT64_MAX / 1000 ? UINT64_MAX : when_us * 1000, now;
+
+	nu_preempt_point();
+	/* More than once if the proclet was moved meanwhile: its clock and the node's differ by an offset. */
+	while ((now = nu_now_ns()) < when_ns) {
+		uint64_t mono = nu_mono_ns();
+
+		nu_wake_arm(t);
+		nu_thread_block_until(NU_WAIT_SLEEP, NULL,
+				      when_ns - now > UINT64_MAX / 2 ? UINT64_MAX / 2 : mono + (when_ns - now));
+	}
+}
+
+void nu_sleep_us(uint64_t us)
+{
+	uint64_t now = nu_now_ns();
+
+	if (!us) {
+		nu_yield();
+		return;
+	}
+	/* Rounded up: never less than asked for. */
+	nu_sleep_until_us(us > UINT64_MAX / 2000 ? UINT64_MAX / 1000 : (now + us * 1000 + 999) / 1000);
+}

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: MIT */
+/* Expect: makes integer from pointer without a cast|incompatible pointer to integer conversion */
+#include "kinds.h"
+
+int f(int *level, struct gauge_ref *p);
+int f(int *level, struct gauge_ref *p)
+{
+	return gauge_create(NULL, level, p);
+}

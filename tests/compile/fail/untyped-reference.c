@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: MIT */
+/* Expect: incompatible type for argument 1|to parameter of incompatible type 'struct gauge_ref' */
+#include "kinds.h"
+
+int f(struct nu_ref p, int *level);
+int f(struct nu_ref p, int *level)
+{
+	return gauge_read(p, level);
+}
