@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define PAGE_BYTES    ((size_t)4096)
 #define PROBED_PAGES  1024
@@ -545,6 +547,12 @@ static bool range_unmapped(void *at, size_t len)
 }
 #endif
 
+/* Not by way of the C library's symbol: UCX patches that and loses the destination. */
+static void *move_pages(void *from, size_t len_bytes, int flags, void *to)
+{
+	return (void *)syscall(SYS_mremap, from, len_bytes, len_bytes, flags, to);
+}
+
 int nu_extent_install(struct nu_extent *e, void *at)
 {
 	int err;
@@ -559,8 +567,7 @@ int nu_extent_install(struct nu_extent *e, void *at)
 		goto release_maps;
 	}
 	/* DONTUNMAP: the range at home stays ours, empty, and one mapping with its neighbours. */
-	if (mremap(e->home, e->len_bytes, e->len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
-		   at) == MAP_FAILED) {
+	if (move_pages(e->home, e->len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, at) == MAP_FAILED) {
 		err = -nu_sys_errno;
 		nu_err("cannot install %zu KiB at %p: %s", e->len_bytes / NU_KIB, at, strerror(-err));
 		goto release_maps;
@@ -579,7 +586,7 @@ static bool go_home(struct nu_extent *e)
 	bool moved = true;
 
 	/* Only over what is ours: home has belonged to this extent since it was got. */
-	if (mremap(e->at, e->len_bytes, e->len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, e->home) == MAP_FAILED) {
+	if (move_pages(e->at, e->len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, e->home) == MAP_FAILED) {
 		nu_err("cannot move %zu KiB from %p back to the pool: %s", e->len_bytes / NU_KIB, e->at,
 		       strerror(nu_sys_errno));
 		munmap(e->at, e->len_bytes);

@@ -25,23 +25,29 @@ static int extent_add(struct nu_proclet *p, size_t len_bytes, bool zero, bool pr
 	return 0;
 }
 
-/* The largest power of two that keeps the row naturally aligned and does not pass @left by more than it must. */
-static size_t piece_bytes(size_t mapped, size_t left)
+/*
+ * How long the next extent is. Growing: one that holds all that is wanted, so that a heap which doubles has few of them.
+ * Arriving: powers of two from the largest down, so that each lies aligned to its size and moves by whole page tables.
+ */
+static size_t piece_bytes(size_t left, bool growing, size_t room)
 {
 	size_t piece = NU_EXTENT_MIN_BYTES;
 
-	while (piece < left && !(mapped & piece))
-		piece <<= 1;
+	while (piece * 2 <= left)
+		piece *= 2;
+	if (growing && piece < left && piece * 2 <= room)
+		piece *= 2;
 	return piece;
 }
 
 int nu_proclet_map(void *proclet, size_t want_bytes, size_t *mapped_p)
 {
 	struct nu_proclet *p = proclet;
+	size_t room = p->head ? p->head->capacity_bytes : want_bytes;
 	int ret;
 
 	while (p->mapped_bytes < want_bytes) {
-		size_t piece = piece_bytes(p->mapped_bytes, want_bytes - p->mapped_bytes);
+		size_t piece = piece_bytes(want_bytes - p->mapped_bytes, true, room - p->mapped_bytes);
 		struct nu_extent *e = &p->extents[p->nextents];
 
 		ret = extent_add(p, piece, true, false);
@@ -66,7 +72,7 @@ int nu_proclet_reserve(struct nu_proclet *p, size_t len_bytes)
 	for (unsigned i = 0; i < p->nextents; i++)
 		have += p->extents[i].len_bytes;
 	while (have < len_bytes) {
-		size_t piece = piece_bytes(have, len_bytes - have);
+		size_t piece = piece_bytes(len_bytes - have, false, 0);
 		int ret = extent_add(p, piece, false, true);
 
 		if (ret)

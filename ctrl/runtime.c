@@ -264,12 +264,14 @@ static void first_body(void *arg)
 {
 	int ret = 0;
 
-	if (nu_node.self == 0)
+	if (nu_node.self == 0) {
 		ret = nu_controller_start();
-	if (!ret)
-		ret = nu_client_join(nu_node.self, nu_node.cores, nu_node.mem_bytes);
-	if (!ret && nu_node.self == 0)
-		ret = main_start();
+		/* All have passed the barrier, so node 0 speaks for them: main() finds them joined. */
+		for (unsigned n = 0; n < nu_node.count && !ret; n++)
+			ret = nu_client_join(n, nu_node.cores_of[n], nu_node.mem_bytes);
+		if (!ret)
+			ret = main_start();
+	}
 	if (ret) {
 		char reason[256];
 

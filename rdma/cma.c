@@ -45,7 +45,12 @@ static bool peer_alive(unsigned peer)
 {
 	struct pollfd pfd = { pidfds[peer], POLLIN, 0 };
 
-	return poll(&pfd, 1, 0) == 0;
+	int n;
+
+	do
+		n = poll(&pfd, 1, 0);
+	while (n < 0 && nu_sys_errno == EINTR); /* the preemption signal */
+	return n == 0;
 }
 
 /* Reads n pieces; a short transfer is continued (the kernel stops at 2 GiB and at faults). */
@@ -56,6 +61,8 @@ static int read_batch(unsigned peer, struct iovec *to, struct iovec *from, unsig
 	while (first < n) {
 		ssize_t got = process_vm_readv(nu_node.pids[peer], to + first, n - first, from + first, n - first, 0);
 
+		if (got < 0 && nu_sys_errno == EINTR)
+			continue;
 		if (got <= 0) {
 			int err = got ? nu_sys_errno : EFAULT;
 

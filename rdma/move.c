@@ -123,11 +123,28 @@ static struct nu_handover *describe(struct nu_proclet *p, uint64_t location, uin
 	return h;
 }
 
+/* Takes the threads out of the books: first of all, since one may end at the destination and its stack come home. */
+static void drop_threads(struct nu_proclet *p)
+{
+	struct nu_list gone, *l, *next;
+
+	nu_lock_acquire(&p->lock);
+	gone = p->threads;
+	gone.next->prev = gone.prev->next = &gone;
+	if (nu_list_empty(&p->threads))
+		nu_list_init(&gone);
+	nu_list_init(&p->threads);
+	nu_list_init(&p->parked);
+	p->nthreads = p->calls_active = 0;
+	nu_lock_release(&p->lock);
+	nu_list_for_each_safe(l, next, &gone)
+		nu_stack_depart(nu_list_entry(l, struct nu_thread, proclet_link));
+}
+
 /* The destination runs it: what is left of it here is a note where it went. */
 static void let_go(struct nu_proclet *p, unsigned to, uint64_t location)
 {
 	struct nu_move_id_args id = { p->id };
-	struct nu_list *l, *next;
 	int err;
 
 	nu_lock_acquire(&p->lock);
@@ -135,26 +152,21 @@ static void let_go(struct nu_proclet *p, unsigned to, uint64_t location)
 	p->moved_location = location;
 	p->state = NU_PROCLET_MOVED;
 	nu_lock_release(&p->lock);
+	drop_threads(p);
 	err = nu_node_call(to, &nu_relinquish_method, &id);
 	if (err) /* it died after it had pulled: the proclet died with it */
 		nu_warn("proclet %#lx moved to node %u, which did not confirm: %s", (unsigned long)p->id, to,
 			nu_strerror(err));
-	nu_list_for_each_safe(l, next, &p->threads) {
-		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
-
-		nu_stack_depart(t);
-	}
 	nu_lock_acquire(&p->lock);
-	nu_list_init(&p->threads);
-	nu_list_init(&p->parked);
-	p->nthreads = p->calls_active = 0;
 	p->head = NULL;
 	p->root = NULL;
 	p->heap = NULL;
 	atomic_store(&p->frozen, false);
-	p->move_claimed = false;
 	nu_lock_release(&p->lock);
 	nu_proclet_unmap(p);
+	nu_lock_acquire(&p->lock);
+	p->move_claimed = false; /* from here on it may come back */
+	nu_lock_release(&p->lock);
 	nu_route_learn(p->id, to, location);
 	nu_held_release(p);
 }

@@ -25,7 +25,7 @@ struct waiter {
 struct pool {
 	atomic_uint in_use; /* our calls that the peer has not accepted */
 	atomic_uint nwaiting;
-	atomic_uint due;    /* its calls that we have accepted and not yet told it */
+	atomic_uint due;     /* its calls that we have accepted and not yet told it */
 	struct nu_lock lock; /* the queue; wait_status of those in it */
 	struct nu_list waiters;
 	bool dead;
@@ -90,8 +90,7 @@ static struct waiter *find_waiter(struct pool *p, const struct nu_thread *t)
 {
 	struct nu_list *pos;
 
-	nu_list_for_each(pos, &p->waiters)
-	{
+	nu_list_for_each (pos, &p->waiters) {
 		struct waiter *w = nu_list_entry(pos, struct waiter, link);
 
 		if (w->thread == t)
@@ -121,8 +120,7 @@ static void serve_waiters(struct pool *p)
 	if (!atomic_load_explicit(&p->nwaiting, memory_order_relaxed))
 		return;
 	nu_lock_acquire(&p->lock);
-	nu_list_for_each_safe(pos, next, &p->waiters)
-	{
+	nu_list_for_each_safe (pos, next, &p->waiters) {
 		struct waiter *w = nu_list_entry(pos, struct waiter, link);
 		struct nu_thread *t = w->thread;
 
@@ -188,7 +186,7 @@ int nu_wire_credit(unsigned node, bool nested, uint64_t deadline_ns)
 	if (!w)
 		return -ENOMEM;
 	t = nu_thread_self();
-	*w = (struct waiter){ .thread = t, .nested = nested };
+	*w = (struct waiter){.thread = t, .nested = nested};
 	t->wait_dest = node;
 	return wait_for(&pools[node], t, w, deadline_ns);
 }

@@ -116,6 +116,7 @@ int __must_check nu_ucx_address(unsigned core, void **addr_p, size_t *len_p);
 int __must_check nu_ucx_connect(unsigned core, const void *peer_address, struct nu_conn *c, void **ep_p);
 /* 0: sent, the buffer is the caller's again; 1: kept until nu_wire_sent(); -errno: not sent, the caller's again. */
 int nu_ucx_send(void *ep, struct nu_buf *b);
+/* Return: messages and ends of sends that were handled. */
 unsigned nu_ucx_progress(unsigned core);
 int nu_ucx_arm(unsigned core);
 /* Starts to close, without regard for what is under way; @ep is gone for the caller. */

@@ -159,7 +159,9 @@ static void forward(const struct nu_msg *msg, const void *payload, size_t len, u
 	struct nu_msg on = *msg;
 	struct iovec part = { (void *)payload, len };
 
-	if (msg->hops >= NU_MAX_HOPS || nu_wire_send(node, (on.hops++, &on), &part, 1)) {
+	on.hops++;
+	on.cls = NU_CLASS_CONTROL; /* its credit has gone back already */
+	if (msg->hops >= NU_MAX_HOPS || nu_wire_send(node, &on, &part, 1)) {
 		nu_reply_refuse(msg, -NU_REFUSED_MOVED, node, location);
 		return;
 	}

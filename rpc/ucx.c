@@ -9,8 +9,9 @@
 #include <unistd.h>
 
 #define AM_ID	     0
+#define PROGRESS_MAX 32u
 #define STALL_TRIES  64u
-#define STALL_NAP_NS 1000000
+#define STALL_NAP_NS 5000000
 
 struct worker {
 	ucp_worker_h h;
@@ -18,8 +19,10 @@ struct worker {
 	uint16_t core;
 	int nap_fd;
 	unsigned unfinished; /* sends and closes that UCX still holds */
-	unsigned refusals;   /* of UCX to be armed, since it last made progress or slept */
-	void *copy;	     /* for data that UCX hands over at an odd address */
+	unsigned
+		handled; /* messages and ends of sends; what UCX itself calls progress never ends after a death */
+	unsigned refusals; /* of UCX to be armed, since it last made progress or slept */
+	void *copy;	   /* for data that UCX hands over at an odd address */
 	size_t copy_bytes;
 } __attribute__((aligned(NU_CACHE_LINE)));
 
@@ -72,7 +75,7 @@ static int modify(ucp_config_t *config, const char *name, const char *value)
 /* Whether a UCX_TLS list can name shared memory. */
 static bool may_use_shm(const char *tls)
 {
-	static const char *const names[] = { "posix", "sysv", "xpmem", "mm", "sm", "shm", "all", "^" };
+	static const char *const names[] = {"posix", "sysv", "xpmem", "mm", "sm", "shm", "all", "^"};
 
 	for (unsigned i = 0; tls && i < sizeof(names) / sizeof(names[0]); i++) {
 		if (strstr(tls, names[i]))
@@ -118,7 +121,8 @@ int nu_ucx_init(const char *transport, bool several_hosts)
 	int err;
 
 	if (!events || (strcmp(events, "n") && strcmp(events, "no") && strcmp(events, "0")))
-		nu_warn("UCX_MEM_EVENTS=n was not in the environment when the program started: UCX patches mmap and "
+		nu_warn("UCX_MEM_EVENTS=n was not in the environment when the program started: UCX patches "
+			"mmap and "
 			"its kin");
 	st = ucp_config_read(NULL, NULL, &config);
 	if (st != UCS_OK) {
@@ -180,6 +184,7 @@ static ucs_status_t on_message(void *arg, const void *header, size_t header_len,
 		nu_err("a batch of %zu bytes is lost: no memory", len);
 		return UCS_OK;
 	}
+	w->handled++;
 	w->refusals = 0;
 	(void)nu_wire_receive(w->core, batch, len, false);
 	return UCS_OK;
@@ -216,7 +221,7 @@ int nu_ucx_worker_create(unsigned core)
 	ucs_status_t st;
 	int err;
 
-	*w = (struct worker){ .core = (uint16_t)core, .efd = -1 };
+	*w = (struct worker){.core = (uint16_t)core, .efd = -1};
 	w->nap_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (w->nap_fd < 0) {
 		nu_err("core %u gets no timer descriptor: RLIMIT_NOFILE?", core);
@@ -273,7 +278,12 @@ int nu_ucx_address(unsigned core, void **addr_p, size_t *len_p)
 
 unsigned nu_ucx_progress(unsigned core)
 {
-	return ucp_worker_progress(workers[core].h);
+	struct worker *w = &workers[core];
+	unsigned before = w->handled;
+
+	for (unsigned i = 0; i < PROGRESS_MAX && ucp_worker_progress(w->h); i++)
+		;
+	return w->handled - before;
 }
 
 /*
@@ -282,7 +292,7 @@ unsigned nu_ucx_progress(unsigned core)
  */
 static int nap(struct worker *w)
 {
-	struct itimerspec in = { .it_value.tv_nsec = STALL_NAP_NS };
+	struct itimerspec in = {.it_value.tv_nsec = STALL_NAP_NS};
 
 	if (!w->unfinished || ++w->refusals < STALL_TRIES)
 		return -EBUSY;
@@ -295,7 +305,9 @@ int nu_ucx_arm(unsigned core)
 
 	if (ucp_worker_arm(w->h) != UCS_OK)
 		return nap(w);
-	w->refusals = 0;
+	/* After a death it may be armed and still signal itself at once, again and again. */
+	if (unlikely(w->unfinished) && ++w->refusals >= STALL_TRIES)
+		return nap(w);
 	return w->efd;
 }
 
@@ -313,7 +325,7 @@ int nu_ucx_connect(unsigned core, const void *peer_address, struct nu_conn *c, v
 			      UCP_EP_PARAM_FIELD_ERR_HANDLER,
 		.address = peer_address,
 		.err_mode = UCP_ERR_HANDLING_MODE_PEER,
-		.err_handler = { .cb = on_endpoint_error, .arg = c },
+		.err_handler = {.cb = on_endpoint_error, .arg = c},
 	};
 	ucp_ep_h ep;
 	ucs_status_t st = ucp_ep_create(workers[core].h, &params, &ep);
@@ -332,6 +344,7 @@ static void on_sent(void *request, ucs_status_t status, void *arg)
 
 	ucp_request_free(request);
 	workers[b->core].unfinished--;
+	workers[b->core].handled++;
 	workers[b->core].refusals = 0;
 	nu_wire_sent(b, to_errno(status));
 }
@@ -339,7 +352,8 @@ static void on_sent(void *request, ucs_status_t status, void *arg)
 int nu_ucx_send(void *ep, struct nu_buf *b)
 {
 	ucp_request_param_t params = {
-		.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS,
+		.op_attr_mask =
+			UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS,
 		.flags = UCP_AM_SEND_FLAG_EAGER, /* a rendezvous would be overtaken by what is sent later */
 		.cb.send = on_sent,
 		.user_data = b,
@@ -366,7 +380,8 @@ void nu_ucx_close(unsigned core, void *ep)
 {
 	struct worker *w = &workers[core];
 	ucp_request_param_t params = {
-		.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS,
+		.op_attr_mask =
+			UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS,
 		.flags = UCP_EP_CLOSE_FLAG_FORCE,
 		.cb.send = on_closed,
 		.user_data = w,

@@ -9,14 +9,13 @@
 #define BATCH_MIN	  1024u
 #define BATCH_MAX	  (1u << 20)
 #define FREE_BUFFERS_MAX  64u
-#define PROGRESS_MAX	  32u
 #define CLOSE_TIMEOUT_NS  500000000ull
 #define BAD_LOGGED_MAX	  8u
 #define ADDRESS_MAGIC	  0x3161754eu
 #define ADDRESS_BYTES_MAX 65536u
 
 enum conn_state {
-	CONN_NEW,    /* no endpoint yet: batches are queued until the core is in its scheduler */
+	CONN_NEW, /* no endpoint yet: batches are queued until the core is in its scheduler */
 	CONN_UP,
 	CONN_BROKEN, /* messages are lost, as on a wire that was cut; membership decides what that means */
 	CONN_DEAD,
@@ -28,7 +27,7 @@ struct nu_conn {
 	struct nu_list dirty_link; /* of its core; linked while there is something to flush */
 	uint16_t core, node;
 	uint8_t state;
-	bool touched; /* a batch is wanted even if it holds no message */
+	bool touched;			    /* a batch is wanted even if it holds no message */
 	struct nu_buf *queue, **queue_tail; /* complete batches that wait for the endpoint */
 };
 
@@ -37,7 +36,7 @@ struct wire_core {
 	struct nu_list dirty;
 	struct nu_buf *free;
 	unsigned nfree;
-	unsigned nsending;     /* batches that UCX keeps */
+	unsigned nsending; /* batches that UCX keeps */
 	uint32_t batch_flags;
 	struct nu_buf *own, **own_tail; /* batches to this node itself */
 } __attribute__((aligned(NU_CACHE_LINE)));
@@ -205,7 +204,8 @@ static void post(struct wire_core *wc, struct nu_conn *c)
 	}
 }
 
-static void append(struct nu_buf *b, const struct nu_msg *msg, const struct iovec *parts, unsigned nparts, size_t len)
+static void append(struct nu_buf *b, const struct nu_msg *msg, const struct iovec *parts, unsigned nparts,
+		   size_t len)
 {
 	char *to = b->data + b->len_bytes;
 	size_t padding = NU_ALIGN_UP(len, 8) - len;
@@ -320,8 +320,7 @@ void nu_wire_flush(void)
 		return;
 	}
 	/* A thread leaves new connections to the scheduler. */
-	nu_list_for_each_safe(pos, next, &wc->dirty)
-	{
+	nu_list_for_each_safe (pos, next, &wc->dirty) {
 		struct nu_conn *c = nu_list_entry(pos, struct nu_conn, dirty_link);
 
 		if (c->state != CONN_UP && c->node != nu_node.self)
@@ -448,15 +447,8 @@ static unsigned poll_own(struct wire_core *wc, unsigned core)
 static unsigned wire_poll(unsigned core)
 {
 	struct wire_core *wc = &cores[core];
-	unsigned events = 0;
+	unsigned events = nu_ucx_progress(core);
 
-	for (unsigned i = 0; i < PROGRESS_MAX; i++) {
-		unsigned n = nu_ucx_progress(core);
-
-		events += n;
-		if (!n)
-			break;
-	}
 	if (wc->own)
 		events += poll_own(wc, core);
 	return events;
@@ -560,7 +552,7 @@ struct address_head {
 
 int nu_wire_address(void **blob_p, size_t *len_p)
 {
-	struct address_head head = { ADDRESS_MAGIC, nu_node.cores };
+	struct address_head head = {ADDRESS_MAGIC, nu_node.cores};
 	char *blob = malloc(sizeof(head));
 	size_t len = sizeof(head);
 

@@ -8,12 +8,12 @@
 
 #include <stdlib.h>
 
-#define HT_SHARDS_MAX	    (1u << 20)
-#define HT_REGION_BYTES	    ((size_t)8 << 40) /* address space that all shards together may take by default */
-#define HT_SHARD_BYTES	    ((size_t)1 << 30)
-#define HT_SHARD_BYTES_MIN  ((size_t)1 << 20)
-#define HT_HANDLE_MAGIC	    0x7461626c65687421ull
-#define HT_HANDLE_BYTES(n)  (((size_t)(n) + 1) * sizeof(struct nu_ref))
+#define HT_SHARDS_MAX	   (1u << 20)
+#define HT_REGION_BYTES	   ((size_t)8 << 40) /* address space that all shards together may take by default */
+#define HT_SHARD_BYTES	   ((size_t)1 << 30)
+#define HT_SHARD_BYTES_MIN ((size_t)1 << 20)
+#define HT_HANDLE_MAGIC	   0x7461626c65687421ull
+#define HT_HANDLE_BYTES(n) (((size_t)(n) + 1) * sizeof(struct nu_ref))
 
 /*
  * The references lie behind one word that says what they are, so that the handle's bytes are this array and passing
@@ -21,27 +21,26 @@
  */
 static int ht_alloc(struct ht *t, unsigned shards)
 {
-	struct nu_ref *words = calloc((size_t)shards + 1, sizeof(*words));
-
-	if (!words)
+	t->words = calloc((size_t)shards + 1, sizeof(*t->words));
+	if (!t->words)
 		return -ENOMEM;
-	words[0].id = HT_HANDLE_MAGIC;
-	t->refs = words + 1;
+	t->words[0].id = HT_HANDLE_MAGIC;
+	t->refs = t->words + 1;
 	t->shards = shards;
 	return 0;
 }
 
 void ht_release(struct ht *t)
 {
-	if (!t->refs)
+	if (!t->words)
 		return;
 	for (unsigned i = 0; i < t->shards; i++) {
 		if (t->refs[i].id)
-			(void)nu_ref_put(t->refs[i]); /* ours, so this cannot be refused; a dead shard is let go too */
+			(void)nu_ref_put(
+				t->refs[i]); /* ours, so this cannot be refused; a dead shard is let go too */
 	}
-	free(t->refs - 1);
-	t->refs = NULL;
-	t->shards = 0;
+	free(t->words);
+	memset(t, 0, sizeof(*t));
 }
 
 /* The nodes that take proclets now, at most @max of them. Return: how many; 0 if nobody knows. */
@@ -110,7 +109,7 @@ int ht_create(struct ht *t, unsigned shards, const struct ht_options *options)
 
 struct nu_bytes ht_handle(const struct ht *t)
 {
-	return nu_bytes(t->refs - 1, HT_HANDLE_BYTES(t->shards));
+	return nu_bytes(t->words, HT_HANDLE_BYTES(t->shards));
 }
 
 int ht_attach(struct ht *t, struct nu_bytes handle)
@@ -187,7 +186,8 @@ int ht_size(const struct ht *t, uint64_t *size_p)
 	return 0;
 }
 
-int ht_apply(const struct ht *t, struct nu_bytes key, ht_apply_fn fn, struct nu_bytes arg, struct nu_bytes *result_p)
+int ht_apply(const struct ht *t, struct nu_bytes key, ht_apply_fn fn, struct nu_bytes arg,
+	     struct nu_bytes *result_p)
 {
 	uint64_t hash = ht_hash(key);
 	struct nu_bytes result = {0};
@@ -213,7 +213,8 @@ static int ht_take_found(struct nu_bytes reply, ht_found_fn take, void *context)
 		return -EPROTO;
 	memcpy(&err, reply.data, sizeof(err));
 	if (!err && take)
-		err = take(nu_bytes((const char *)reply.data + sizeof(err), reply.len_bytes - sizeof(err)), context);
+		err = take(nu_bytes((const char *)reply.data + sizeof(err), reply.len_bytes - sizeof(err)),
+			   context);
 	return err;
 }
 

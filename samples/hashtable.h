@@ -19,7 +19,8 @@
 
 struct ht {
 	unsigned shards;
-	struct nu_ref *refs; /* one a shard, counted */
+	struct nu_ref *words; /* what ht_handle() shows: a mark, then refs */
+	struct nu_ref *refs;  /* one a shard, counted */
 };
 
 /* Zero is the default everywhere. */
@@ -85,7 +86,8 @@ typedef int (*ht_found_fn)(struct nu_bytes found, void *context);
  * Ships @fn to every shard and runs it there for each key: a scan that moves only what it finds. One shard is seen at
  * one instant, the table as a whole is not. @take may be NULL. Errors: what @fn or @take returned.
  */
-int __must_check ht_for_each(const struct ht *t, ht_each_fn fn, struct nu_bytes arg, ht_found_fn take, void *context);
+int __must_check ht_for_each(const struct ht *t, ht_each_fn fn, struct nu_bytes arg, ht_found_fn take,
+			     void *context);
 
 /* ---- many at once: few large calls, several of them under way ---- */
 

@@ -177,20 +177,21 @@ static int ht_get_send(struct ht_gets *g, struct ht_get_call *call)
 		call->count++;
 	}
 	call->reply = nu_bytes(NULL, 0);
-	return ht_shard_get_many_async((struct ht_shard_ref){g->t->refs[call->shard]}, nu_bytes(b->data, b->len),
-				       &call->future);
+	return ht_shard_get_many_async((struct ht_shard_ref){g->t->refs[call->shard]},
+				       nu_bytes(b->data, b->len), &call->future);
 }
 
 /* Hands on what came; the shard may have answered the first keys only. call->first is moved past them. */
 static int ht_get_take(struct ht_gets *g, struct ht_get_call *call)
 {
-	const char *p = call->reply.data, *end = p + call->reply.len_bytes;
+	const char *p = call->reply.data, *end;
 	size_t taken = 0;
 	uint32_t len;
 	int err;
 
 	if (!p)
 		return -ENOMEM;
+	end = p + call->reply.len_bytes;
 	for (; taken < call->count && (size_t)(end - p) >= sizeof(len); taken++) {
 		struct nu_bytes value = {0};
 

@@ -115,8 +115,8 @@ void ht_value_remove(struct ht_value *v)
 	ht_slot_show(s, NULL);
 }
 
-void ht_shard_do_apply(struct ht_shard *self, uint64_t hash, struct nu_bytes key, ht_apply_fn fn, struct nu_bytes arg,
-		       struct nu_out *out)
+void ht_shard_do_apply(struct ht_shard *self, uint64_t hash, struct nu_bytes key, ht_apply_fn fn,
+		       struct nu_bytes arg, struct nu_out *out)
 {
 	/* The key is the caller's copy, so it stays when the entry goes. */
 	struct ht_slot s = {.v.key = key, .map = &self->map, .hash = hash};

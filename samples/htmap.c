@@ -60,8 +60,7 @@ static struct htmap_entry **htmap_link(const struct htmap *m, uint64_t hash, con
 	for (; *link; link = &(*link)->next) {
 		const struct htmap_entry *e = *link;
 
-		if (e->hash == hash && e->key_len == key_len &&
-		    (!key_len || !memcmp(e->bytes, key, key_len)))
+		if (e->hash == hash && e->key_len == key_len && (!key_len || !memcmp(e->bytes, key, key_len)))
 			break;
 	}
 	return link;

@@ -30,16 +30,18 @@ static void kv_event_run(struct kvstore *kv, const struct kv_event *event, struc
 	printf("          node %u: %s\n", event->node, drain ? "drain begins" : "its proclets come back");
 	fflush(stdout);
 	span->begin_s = kv_watch_phase(kv, drain ? KV_DRAINING : KV_RESTORING);
-	span->err = drain ? nu_node_drain(event->node, &span->moved) : nu_node_restore(event->node, &span->moved);
+	span->err =
+		drain ? nu_node_drain(event->node, &span->moved) : nu_node_restore(event->node, &span->moved);
 	span->end_s = kv_watch_phase(kv, drain ? KV_DRAINED : KV_AFTER);
 	span->done = true;
 	if (span->err) {
-		kv_complain("%s of node %u: %s", drain ? "drain" : "restore", event->node, nu_strerror(span->err));
+		kv_complain("%s of node %u: %s", drain ? "drain" : "restore", event->node,
+			    nu_strerror(span->err));
 		__atomic_store_n(&kv->failed, true, __ATOMIC_RELAXED);
 		return;
 	}
-	printf("          node %u: %s, %u proclets moved in %.1f ms\n", event->node, drain ? "drained" : "restored",
-	       span->moved, (span->end_s - span->begin_s) * 1e3);
+	printf("          node %u: %s, %u proclets moved in %.1f ms\n", event->node,
+	       drain ? "drained" : "restored", span->moved, (span->end_s - span->begin_s) * 1e3);
 	fflush(stdout);
 }
 

@@ -13,9 +13,7 @@
 #include "kvstore_zipf.h"
 
 /* Counters of a client since its start. Each is only ever raised. */
-NU_STRUCT(kv_counts,
-	  val(uint64_t, gets),
-	  val(uint64_t, puts),
+NU_STRUCT(kv_counts, val(uint64_t, gets), val(uint64_t, puts),
 	  val(uint64_t, errors),  /* calls that failed: whether they ran is unknown */
 	  val(uint64_t, missing), /* gets that found no such key */
 	  val(uint64_t, stale),	  /* gets that found an older version than one already acknowledged or seen */
@@ -23,14 +21,10 @@ NU_STRUCT(kv_counts,
 	  val(int32_t, last_error));
 
 /* What a client is to do. */
-NU_STRUCT(kv_client_plan,
-	  val(uint32_t, records),     /* that kv_client_feed() will bring */
-	  val(uint32_t, threads_all), /* of all clients together */
-	  val(uint32_t, first),	      /* this client's threads are first, first + step, ... */
-	  val(uint32_t, step),
-	  val(double, get_percent),
-	  val(double, zipf),
-	  val(uint64_t, value_bytes));
+NU_STRUCT(kv_client_plan, val(uint32_t, records), /* that kv_client_feed() will bring */
+	  val(uint32_t, threads_all),		  /* of all clients together */
+	  val(uint32_t, first),			  /* this client's threads are first, first + step, ... */
+	  val(uint32_t, step), val(double, get_percent), val(double, zipf), val(uint64_t, value_bytes));
 
 /* For a record: the newest version whose put was acknowledged, and the newest that was sent. */
 struct kv_journal {
@@ -57,7 +51,7 @@ struct kv_client {
 	struct ht table;
 	const char **records; /* as they were fed: two lengths, key, value */
 	uint32_t nrecords;
-	char **chunks;	      /* that the records lie in */
+	char **chunks; /* that the records lie in */
 	size_t nchunks;
 	/* By record: the newest version that any thread here knows to have been stored. Raised only. */
 	uint32_t *known;

@@ -16,7 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int __attribute__((format(printf, 3, 4))) kv_file_fail(struct kv_file *f, int err, const char *fmt, ...)
+static int __attribute__((format(printf, 3, 4)))
+kv_file_fail(struct kv_file *f, int err, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -87,7 +88,8 @@ int kv_file_read(struct kv_file *f, const char *path)
 	err = kv_read_all(fd, (size_t)st.st_size, &data, &len);
 	close(fd);
 	if (err == -ENOMEM)
-		return kv_file_fail(f, err, "%s: its %" PRIu64 " bytes do not fit into the main proclet's heap", path,
+		return kv_file_fail(f, err,
+				    "%s: its %" PRIu64 " bytes do not fit into the main proclet's heap", path,
 				    (uint64_t)st.st_size);
 	if (err)
 		return kv_file_fail(f, err, "%s: %s", path, strerror(-err));
@@ -194,7 +196,7 @@ int kv_file_parse(struct kv_file *f, const char *name, char *data, size_t len)
 	if (err == -ENOMEM)
 		return kv_file_fail(f, err, "%s: no memory for its %zu lines", name, lines);
 	if (err)
-		return kv_file_fail(f, err, "%s: line %" PRIu64 " is longer than the most, %zu bytes", name, f->lines,
-				    KV_RECORD_MAX_BYTES);
+		return kv_file_fail(f, err, "%s: line %" PRIu64 " is longer than the most, %zu bytes", name,
+				    f->lines, KV_RECORD_MAX_BYTES);
 	return 0;
 }

@@ -20,8 +20,8 @@ struct kv_file {
 	struct kv_record *records; /* distinct keys, in the order in which they first came */
 	size_t count;
 	uint64_t lines, bytes;
-	char *data;	/* the file */
-	char *numbers;	/* line numbers as text */
+	char *data;	 /* the file */
+	char *numbers;	 /* line numbers as text */
 	char cause[256]; /* of a failure: one line without newline */
 };
 

@@ -62,7 +62,8 @@ int kv_table_load(struct kvstore *kv)
 		return err;
 	}
 	end_us = nu_now_us();
-	printf("made %u shards over %u node%s in %.2f s; loaded %zu records (%" PRIu64 " lines, %.1f MiB) in %.2f s\n",
+	printf("made %u shards over %u node%s in %.2f s; loaded %zu records (%" PRIu64
+	       " lines, %.1f MiB) in %.2f s\n",
 	       kv->options.shards, kv->nodes, kv->nodes == 1 ? "" : "s", (double)(made_us - begin_us) / 1e6,
 	       kv->file.count, kv->file.lines, (double)kv->file.bytes / (1 << 20),
 	       (double)(end_us - made_us) / 1e6);
@@ -71,7 +72,8 @@ int kv_table_load(struct kvstore *kv)
 }
 
 /* Sends one piece of the records to all clients at once. */
-static int kv_feed_all(struct kvstore *kv, const char *data, size_t len, struct kv_client_feed_future *futures)
+static int kv_feed_all(struct kvstore *kv, const char *data, size_t len,
+		       struct kv_client_feed_future *futures)
 {
 	unsigned sent = 0;
 	int err = 0, result = 0, ret;

@@ -25,30 +25,37 @@ struct kv_option {
 
 /* The defaults are in here as text, so that what --help shows is what is used. */
 static const struct kv_option kv_option_table[] = {
-    {"file", "F", "/usr/share/dict/words", "records to load: a line is key TAB value, or a key alone", KV_TEXT,
-     KV_OPTION(file), 0, 0},
-    {"shards", "N", "256", "shards of the hash table, one proclet each", KV_COUNT, KV_OPTION(shards), 1, 65536},
-    {"clients", "N", "6", "client threads, spread over the nodes", KV_COUNT, KV_OPTION(clients), 1, 4096},
-    {"seconds", "S", "8", "how long the load runs", KV_NUMBER, KV_OPTION(seconds), 0.1, 86400},
-    {"get-percent", "P", "90", "share of gets; the others are puts", KV_NUMBER, KV_OPTION(get_percent), 0, 100},
-    {"value-bytes", "B", "64", "pad stored values to this length", KV_SIZE, KV_OPTION(value_bytes), 0,
-     (double)KV_RECORD_MAX_BYTES},
-    {"zipf", "THETA", "0.99", "skew of the keys' popularity; 0: all alike", KV_NUMBER, KV_OPTION(zipf), 0, 20},
-    {"drain", "NODE@S", "1@2", "empty this node after S seconds; none: do not", KV_EVENT, KV_OPTION(drain), 0, 0},
-    {"restore", "NODE@S", "1@5", "bring its proclets back then; none: do not", KV_EVENT, KV_OPTION(restore), 0, 0},
-    {"plot", "FILE.png", "kvstore.png", "plot throughput and latency over time; none: do not", KV_TEXT,
-     KV_OPTION(plot), 0, 0},
+	{"file", "F", "/usr/share/dict/words", "records to load: a line is key TAB value, or a key alone",
+	 KV_TEXT, KV_OPTION(file), 0, 0},
+	{"shards", "N", "256", "shards of the hash table, one proclet each", KV_COUNT, KV_OPTION(shards), 1,
+	 65536},
+	{"clients", "N", "6", "client threads, spread over the nodes", KV_COUNT, KV_OPTION(clients), 1, 4096},
+	{"seconds", "S", "8", "how long the load runs", KV_NUMBER, KV_OPTION(seconds), 0.1, 86400},
+	{"get-percent", "P", "90", "share of gets; the others are puts", KV_NUMBER, KV_OPTION(get_percent), 0,
+	 100},
+	{"value-bytes", "B", "64", "pad stored values to this length", KV_SIZE, KV_OPTION(value_bytes), 0,
+	 (double)KV_RECORD_MAX_BYTES},
+	{"zipf", "THETA", "0.99", "skew of the keys' popularity; 0: all alike", KV_NUMBER, KV_OPTION(zipf), 0,
+	 20},
+	{"drain", "NODE@S", "1@2", "empty this node after S seconds; none: do not", KV_EVENT,
+	 KV_OPTION(drain), 0, 0},
+	{"restore", "NODE@S", "1@5", "bring its proclets back then; none: do not", KV_EVENT,
+	 KV_OPTION(restore), 0, 0},
+	{"plot", "FILE.png", "kvstore.png", "plot throughput and latency over time; none: do not", KV_TEXT,
+	 KV_OPTION(plot), 0, 0},
 };
 #define KV_OPTION_COUNT (sizeof(kv_option_table) / sizeof(kv_option_table[0]))
 
-static int kv_parse_number(const struct kv_option *d, const char *text, double *value_p, char *cause, size_t cause_len)
+static int kv_parse_number(const struct kv_option *d, const char *text, double *value_p, char *cause,
+			   size_t cause_len)
 {
 	bool whole = d->kind == KV_COUNT || d->kind == KV_SIZE;
 	char *end;
 	double value = strtod(text, &end);
 
 	/* Written so that not-a-number fails too. */
-	if (end == text || *end || !(value >= d->min && value <= d->max) || (whole && value != floor(value))) {
+	if (end == text || *end || !(value >= d->min && value <= d->max) ||
+	    (whole && value != floor(value))) {
 		snprintf(cause, cause_len, "--%s %s: not a %snumber from %.*g to %.*g", d->name, text,
 			 whole ? "whole " : "", 10, d->min, 10, d->max);
 		return -EINVAL;
@@ -121,7 +128,8 @@ static const struct kv_option *kv_option_find(const char *name, size_t len)
 }
 
 /* One option at argv[*i_p], which is left at its last word. */
-static int kv_option_take(struct kv_options *o, int argc, char **argv, int *i_p, char *cause, size_t cause_len)
+static int kv_option_take(struct kv_options *o, int argc, char **argv, int *i_p, char *cause,
+			  size_t cause_len)
 {
 	const char *word = argv[*i_p], *text = NULL;
 	const struct kv_option *d = NULL;
@@ -187,8 +195,10 @@ void kv_options_help(void)
 	char name[64];
 
 	printf("Usage: nu_launch -n NODES kvstore [OPTION]...\n"
-	       "Loads a file into a hash table whose shards are proclets, runs a mixed load on it, empties a node\n"
-	       "under the load and fills it again, and then checks every key. Without nu_launch: on one node.\n\n");
+	       "Loads a file into a hash table whose shards are proclets, runs a mixed load on it, empties a "
+	       "node\n"
+	       "under the load and fills it again, and then checks every key. Without nu_launch: on one "
+	       "node.\n\n");
 	for (size_t i = 0; i < KV_OPTION_COUNT; i++) {
 		const struct kv_option *d = &kv_option_table[i];
 
@@ -196,14 +206,17 @@ void kv_options_help(void)
 		printf("  %-22s %s (%s)\n", name, d->help, d->initial);
 	}
 	printf("  %-22s %s\n", "--help", "show this");
-	printf("\nExit status: 0 all is well; 1 something failed, or a key was lost or wrong; 2 bad usage.\n");
+	printf("\nExit status: 0 all is well; 1 something failed, or a key was lost or wrong; 2 bad "
+	       "usage.\n");
 }
 
-static int kv_event_check(const struct kv_event *e, const char *name, unsigned nodes, char *cause, size_t cause_len)
+static int kv_event_check(const struct kv_event *e, const char *name, unsigned nodes, char *cause,
+			  size_t cause_len)
 {
 	if (!e->wanted || e->node < nodes)
 		return 0;
-	snprintf(cause, cause_len, "--%s %u@%g: the job's nodes are 0 to %u", name, e->node, e->at_s, nodes - 1);
+	snprintf(cause, cause_len, "--%s %u@%g: the job's nodes are 0 to %u", name, e->node, e->at_s,
+		 nodes - 1);
 	return -EINVAL;
 }
 
@@ -220,14 +233,16 @@ int kv_options_fit(struct kv_options *o, unsigned nodes, char *cause, size_t cau
 	    kv_event_check(&o->restore, "restore", nodes, cause, cause_len))
 		return -EINVAL;
 	if (o->restore.wanted && (o->restore.node != o->drain.node || o->restore.at_s <= o->drain.at_s)) {
-		snprintf(cause, cause_len, "--restore %u@%g: not the drained node, or not after --drain %u@%g",
-			 o->restore.node, o->restore.at_s, o->drain.node, o->drain.at_s);
+		snprintf(cause, cause_len,
+			 "--restore %u@%g: not the drained node, or not after --drain %u@%g", o->restore.node,
+			 o->restore.at_s, o->drain.node, o->drain.at_s);
 		return -EINVAL;
 	}
 	/* A run too short for them ends before they come. */
 	if (o->drain.wanted && o->drain.at_s >= o->seconds) {
 		if (o->drain.given)
-			snprintf(cause, cause_len, "--drain at %g s: the load ends before, so no drain", o->drain.at_s);
+			snprintf(cause, cause_len, "--drain at %g s: the load ends before, so no drain",
+				 o->drain.at_s);
 		o->drain.wanted = o->restore.wanted = false;
 	} else if (o->restore.wanted && o->restore.at_s >= o->seconds) {
 		if (o->restore.given)

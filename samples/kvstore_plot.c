@@ -44,8 +44,9 @@ static int kv_plot_data(const struct kvstore *kv, const char *path)
 	for (size_t i = 0; i < w->nsamples; i++) {
 		const struct kv_sample *s = &w->samples[i];
 
-		fprintf(f, "%.3f %.0f %.2f %.2f %.2f %" PRIu64 "\n", s->at_s, s->ops_per_s, (double)s->p50_ns / 1e3,
-			(double)s->p99_ns / 1e3, (double)s->p999_ns / 1e3, s->moves - moves);
+		fprintf(f, "%.3f %.0f %.2f %.2f %.2f %" PRIu64 "\n", s->at_s, s->ops_per_s,
+			(double)s->p50_ns / 1e3, (double)s->p99_ns / 1e3, (double)s->p999_ns / 1e3,
+			s->moves - moves);
 		moves = s->moves;
 	}
 	return fclose(f) ? -errno : 0;
@@ -64,9 +65,11 @@ static void kv_plot_quote(FILE *f, const char *text)
 }
 
 /* From a drain's begin to its end, drawn at least wide enough to be seen. */
-static void kv_plot_span(FILE *f, const struct kv_span *span, unsigned object, double end_s, const char *colour)
+static void kv_plot_span(FILE *f, const struct kv_span *span, unsigned object, double end_s,
+			 const char *colour)
 {
-	double width = end_s / 400, right = span->end_s - span->begin_s < width ? span->begin_s + width : span->end_s;
+	double width = end_s / 400,
+	       right = span->end_s - span->begin_s < width ? span->begin_s + width : span->end_s;
 
 	if (span->done)
 		fprintf(f,
@@ -104,8 +107,9 @@ static int kv_plot_script(const struct kvstore *kv, const struct kv_plot_paths *
 		return -errno;
 	fprintf(f, "set terminal pngcairo size 1000, 700 noenhanced\nset output ");
 	kv_plot_quote(f, p->png);
-	fprintf(f, "\nset multiplot layout 2, 1\nset xrange [0:%.3f]\nset grid\nset key top right\n"
-		   "set lmargin 12\nset rmargin 4\n",
+	fprintf(f,
+		"\nset multiplot layout 2, 1\nset xrange [0:%.3f]\nset grid\nset key top right\n"
+		"set lmargin 12\nset rmargin 4\n",
 		end_s);
 	kv_plot_span(f, &kv->drain, 1, end_s, "#ffb060");
 	kv_plot_span(f, &kv->restore, 2, end_s, "#90d090");

@@ -17,8 +17,8 @@ static void kv_report_phases(const struct kvstore *kv)
 	static const char *const names[KV_PHASES] = {"before", "draining", "drained", "restoring", "after"};
 	const struct kv_watch *w = &kv->watch;
 
-	printf("\n%-10s %8s %10s %10s %9s %9s %10s %10s\n", "latency", "seconds", "operations", "ops/s", "p50 us",
-	       "p99 us", "p99.9 us", "max us");
+	printf("\n%-10s %8s %10s %10s %9s %9s %10s %10s\n", "latency", "seconds", "operations", "ops/s",
+	       "p50 us", "p99 us", "p99.9 us", "max us");
 	for (unsigned i = 0; i < KV_PHASES; i++) {
 		const struct kv_hist *h = &w->phases[i];
 		uint64_t count = kv_hist_count(h);
@@ -45,8 +45,8 @@ static void kv_report_moves(const struct kvstore *kv)
 		       kv_us(kv_half_octaves_quantile_ns(m.blackouts, 64, m.blackouts_max_ns, 0.99)),
 		       kv_us(m.blackouts_max_ns));
 	if (kv->drain.done && !kv->drain.err)
-		printf("%-10s %u proclets left node %u in %.1f ms\n", "drain", kv->drain.moved, kv->options.drain.node,
-		       (kv->drain.end_s - kv->drain.begin_s) * 1e3);
+		printf("%-10s %u proclets left node %u in %.1f ms\n", "drain", kv->drain.moved,
+		       kv->options.drain.node, (kv->drain.end_s - kv->drain.begin_s) * 1e3);
 	if (kv->restore.done && !kv->restore.err)
 		printf("%-10s %u proclets came back to node %u in %.1f ms\n", "restore", kv->restore.moved,
 		       kv->options.restore.node, (kv->restore.end_s - kv->restore.begin_s) * 1e3);
@@ -59,13 +59,13 @@ void kv_report(const struct kvstore *kv)
 	if (kv->nclients) {
 		kv_report_phases(kv);
 		kv_report_moves(kv);
-		printf("%-10s %" PRIu64 " gets, %" PRIu64 " puts; %" PRIu64 " failed, %" PRIu64 " found no key, %" PRIu64
-		       " stale, %" PRIu64 " corrupt\n",
+		printf("%-10s %" PRIu64 " gets, %" PRIu64 " puts; %" PRIu64 " failed, %" PRIu64
+		       " found no key, %" PRIu64 " stale, %" PRIu64 " corrupt\n",
 		       "load", c.gets, c.puts, c.errors, c.missing, c.stale, c.corrupt);
 		if (c.errors)
 			printf("%-10s %s\n", "last error", nu_strerror(c.last_error));
 	}
-	printf("\nverified %" PRIu64 " of %zu keys, lost %" PRIu64 ", wrong %" PRIu64 "\n", kv->verified, kv->file.count,
-	       kv->lost, kv->wrong);
+	printf("\nverified %" PRIu64 " of %zu keys, lost %" PRIu64 ", wrong %" PRIu64 "\n", kv->verified,
+	       kv->file.count, kv->lost, kv->wrong);
 	fflush(stdout);
 }

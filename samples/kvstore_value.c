@@ -29,14 +29,16 @@ void kv_value_make(char *to, struct kv_stamp stamp, const void *value, size_t va
 	memcpy(to, &stamp.check, sizeof(stamp.check));
 }
 
-int kv_value_read(const void *stored, size_t len, uint32_t index, struct kv_stamp *stamp_p, const char **value_p)
+int kv_value_read(const void *stored, size_t len, uint32_t index, struct kv_stamp *stamp_p,
+		  const char **value_p)
 {
 	struct kv_stamp stamp;
 
 	if (len < sizeof(stamp))
 		return -EBADMSG;
 	memcpy(&stamp, stored, sizeof(stamp));
-	if (stamp.index != index || stamp.value_len > len - sizeof(stamp) || stamp.check != kv_value_check(stored, len))
+	if (stamp.index != index || stamp.value_len > len - sizeof(stamp) ||
+	    stamp.check != kv_value_check(stored, len))
 		return -EBADMSG;
 	*stamp_p = stamp;
 	*value_p = (const char *)stored + sizeof(stamp);

@@ -31,4 +31,5 @@ void kv_value_make(char *to, struct kv_stamp stamp, const void *value, size_t va
 /*
  * Takes it apart: *value_p points into @stored. -EBADMSG: too short, or not what kv_value_make() wrote for @index.
  */
-int kv_value_read(const void *stored, size_t len, uint32_t index, struct kv_stamp *stamp_p, const char **value_p);
+int kv_value_read(const void *stored, size_t len, uint32_t index, struct kv_stamp *stamp_p,
+		  const char **value_p);

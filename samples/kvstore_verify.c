@@ -14,8 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KV_VERIFY_BATCH	 ((size_t)64 << 10) /* keys at once */
-#define KV_EXAMPLES_MAX	 5u		    /* bad keys that are shown */
+#define KV_VERIFY_BATCH ((size_t)64 << 10) /* keys at once */
+#define KV_EXAMPLES_MAX 5u		   /* bad keys that are shown */
 
 struct kv_verifier {
 	struct kvstore *kv;
@@ -38,7 +38,8 @@ static int kv_journal_fetch(struct kvstore *kv, unsigned client, uint32_t worker
 		if (err)
 			return err;
 		j = reply.data;
-		for (size_t i = 0; i < reply.len_bytes / sizeof(*j) && (uint64_t)own * threads + number < count; i++)
+		for (size_t i = 0;
+		     i < reply.len_bytes / sizeof(*j) && (uint64_t)own * threads + number < count; i++)
 			kv->journal[(size_t)own++ * threads + number] = j[i];
 		free((void *)reply.data);
 		if (reply.len_bytes < sizeof(*j))
@@ -87,8 +88,8 @@ static void kv_example(struct kv_verifier *v, size_t i, const char *what, uint32
 	for (uint32_t c = 0; c < n; c++)
 		key[c] = r->key[c] >= ' ' && r->key[c] <= '~' ? r->key[c] : '.';
 	key[n] = 0;
-	kv_complain("key \"%s\" (record %zu): %s; version %u is there, %u was acknowledged, %u was sent", key, i, what,
-		    version, j->acked, j->tried);
+	kv_complain("key \"%s\" (record %zu): %s; version %u is there, %u was acknowledged, %u was sent", key,
+		    i, what, version, j->acked, j->tried);
 }
 
 static void kv_verify_value(struct kv_verifier *v, size_t i, struct nu_bytes stored)

@@ -56,7 +56,8 @@ struct kv_moves kv_watch_moves(const struct kvstore *kv)
 		m.bytes += now->move_bytes - first->move_bytes;
 		for (unsigned b = 0; b < 64; b++)
 			m.blackouts[b] += now->blackout_ns_hist[b] - first->blackout_ns_hist[b];
-		if (now->blackout_ns_count != first->blackout_ns_count && now->blackout_ns_max > m.blackouts_max_ns)
+		if (now->blackout_ns_count != first->blackout_ns_count &&
+		    now->blackout_ns_max > m.blackouts_max_ns)
 			m.blackouts_max_ns = now->blackout_ns_max;
 	}
 	return m;
@@ -107,7 +108,8 @@ void kv_watch_begin(struct kvstore *kv)
 	kv_stats_read(kv, w->first_stats);
 	memcpy(w->last_stats, w->first_stats, kv->nodes * sizeof(*w->last_stats));
 	w->begin_ns = w->phase_begin_ns = w->sample_begin_ns = nu_now_ns();
-	printf("\n%8s %10s %9s %10s %7s  %s\n", "time s", "ops/s", "p50 us", "p99.9 us", "moves", "proclets on node 0, 1, ...");
+	printf("\n%8s %10s %9s %10s %7s  %s\n", "time s", "ops/s", "p50 us", "p99.9 us", "moves",
+	       "proclets on node 0, 1, ...");
 	fflush(stdout);
 }
 
@@ -122,9 +124,9 @@ static void kv_proclets_line(struct kvstore *kv, char *line, size_t len)
 	line[0] = 0;
 	for (int i = 0; i < n && i < (int)max && at + 16 < len; i++)
 		at += (size_t)snprintf(line + at, len - at, " %5" PRIu64 "%s", infos[i].proclets,
-				       infos[i].state == NU_NODE_DEAD	     ? "!"
+				       infos[i].state == NU_NODE_DEAD	    ? "!"
 				       : infos[i].state == NU_NODE_DRAINING ? "-"
-									     : " ");
+									    : " ");
 	free(infos);
 }
 
@@ -135,8 +137,8 @@ static void kv_sample_keep(struct kv_watch *w, const struct kv_sample *s)
 	/* A power of two is full: double it. */
 	if (!(w->nsamples & (w->nsamples - 1))) {
 		more = w->nsamples < KV_SAMPLES_MAX
-			   ? realloc(w->samples, (w->nsamples ? w->nsamples * 2 : 1) * sizeof(*more))
-			   : NULL;
+			       ? realloc(w->samples, (w->nsamples ? w->nsamples * 2 : 1) * sizeof(*more))
+			       : NULL;
 		if (!more)
 			return; /* the plot ends early */
 		w->samples = more;

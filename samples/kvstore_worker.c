@@ -146,7 +146,9 @@ int kv_worker_start(struct kv_worker *w, struct kv_client *client, uint32_t numb
 
 	w->client = client;
 	w->number = number;
-	w->owned = number < plan->records ? (plan->records - number + plan->threads_all - 1) / plan->threads_all : 0;
+	w->owned = number < plan->records
+			   ? (plan->records - number + plan->threads_all - 1) / plan->threads_all
+			   : 0;
 	w->rng.state = number * 0x632be59bd9b4e019ull + 1;
 	w->journal = calloc(w->owned + 1u, sizeof(*w->journal));
 	w->value = malloc(kv_longest_value(w) + 1);

@@ -24,10 +24,12 @@ static bool is_still(struct nu_thread *t)
 		return false;
 	switch (state) {
 	case NU_THREAD_PARKED:
+		nu_timer_cancel(t); /* woken before its deadline, and has not got round to this itself */
+		return true;
 	case NU_THREAD_DONE:
 		return true;
 	case NU_THREAD_BLOCKED:
-		nu_timer_cancel(t); /* its deadline is kept; if the timer has just won, that shows now */
+		nu_timer_cancel(t); /* the deadline is kept; if the timer has just won, that shows now */
 		return !t->claimable || atomic_load_explicit(&t->wake, memory_order_acquire);
 	default:
 		return false;

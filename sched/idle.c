@@ -131,5 +131,6 @@ void nu_core_idle(struct nu_core *c)
 		return;
 	}
 	atomic_store(&c->hungry, false);
-	core_sleep(c);
+	if (!nu_timers_help(c))
+		core_sleep(c);
 }

@@ -145,7 +145,7 @@ static bool look_at(struct nu_core *c, uint64_t now)
 	c->tick_current = t;
 	c->tick_switches = switches;
 	c->tick_rounds = rounds;
-	if (t && queued && atomic_load_explicit(&nu_sched.nsleeping, memory_order_relaxed))
+	if (t && (queued || nu_timers_overdue(c, now)) && atomic_load_explicit(&nu_sched.nsleeping, memory_order_relaxed))
 		nu_core_kick_thief(c);
 	if ((same && queued) || starved)
 		nu_preempt_signal(c);

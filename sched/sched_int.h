@@ -64,7 +64,7 @@ struct nu_core {
 	struct nu_post *posts, **posts_tail;
 	_Atomic uint64_t rounds;     /* of the scheduler's loop */
 
-	/* Timers, a binary heap from index 1: anybody, under lock; only the owner fires them. */
+	/* Timers, a binary heap from index 1: anybody, under lock; the owner fires them. */
 	alignas(NU_CACHE_LINE) struct nu_lock timer_lock;
 	uint32_t ntimers;
 	_Atomic uint64_t next_deadline; /* of the first timer; UINT64_MAX: none */
@@ -176,6 +176,9 @@ void nu_timer_arm(struct nu_core *c, struct nu_thread *t, uint64_t deadline_ns);
 /* Takes @t's timer down if it is armed; when it returns the timer no longer looks at @t. */
 void nu_timer_cancel(struct nu_thread *t);
 unsigned nu_timers_run(struct nu_core *c);
+/* Whether @c does not come to its timers; fires those of other cores that do not. */
+bool nu_timers_overdue(struct nu_core *c, uint64_t now);
+unsigned nu_timers_help(struct nu_core *self);
 
 /* ---- preempt.c, crash.c ---- */
 int nu_preempt_init(void);

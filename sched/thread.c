@@ -260,13 +260,16 @@ void nu_thread_exit(void)
 
 /* ---- leaving and coming back ---- */
 
-static void block(struct nu_thread *t, enum nu_wait wait, struct nu_lock *unlock)
+static void block(struct nu_thread *t, enum nu_wait wait, struct nu_lock *unlock, uint64_t deadline_ns)
 {
 	struct nu_core *c = nu_core_get();
 	struct nu_thread *next;
 
 	t->wait = (uint8_t)wait;
 	nu_thread_set_state(t, NU_THREAD_BLOCKED);
+	/* After the state: should we be held up here, another core may fire it. */
+	if (deadline_ns)
+		nu_timer_arm(c, t, deadline_ns);
 	if (unlock)
 		nu_lock_release(unlock);
 	next = nu_runq_next(c, t);
@@ -279,7 +282,7 @@ void nu_thread_block(enum nu_wait wait, struct nu_lock *unlock)
 	struct nu_thread *t = nu_thread_self();
 
 	t->claimable = 0;
-	block(t, wait, unlock);
+	block(t, wait, unlock, 0);
 }
 
 int nu_thread_block_until(enum nu_wait wait, struct nu_lock *unlock, uint64_t deadline_ns)
@@ -288,10 +291,7 @@ int nu_thread_block_until(enum nu_wait wait, struct nu_lock *unlock, uint64_t de
 
 	t->claimable = 1;
 	t->timed_out = 0;
-	/* Only this core fires it, and not before we have left. */
-	if (deadline_ns)
-		nu_timer_arm(nu_core_get(), t, deadline_ns);
-	block(t, wait, unlock);
+	block(t, wait, unlock, deadline_ns);
 	if (!deadline_ns)
 		return 0;
 	nu_timer_cancel(t);

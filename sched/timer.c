@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Timers: a binary heap per core, fired by its owner's scheduler context. A thread's timer only claims its wake-up and
- * makes it ready; the thread leaves the list that it waited in by itself.
+ * makes it ready, which an idle core does as well where the owner is stuck in code that cannot be interrupted; the thread leaves the list that it waited in by itself.
  */
 #include "sched/sched_int.h"
 
@@ -10,6 +10,7 @@
 #include <time.h>
 
 #define FIRE_BATCH 32
+#define OVERDUE_NS (2 * NU_TICK_NS) /* then other cores may fire a thread's timer */
 
 struct nu_timer_fn {
 	void (*fn)(void *arg);
@@ -184,7 +185,8 @@ static bool expire(struct nu_core *c, struct nu_thread *t)
 	return won;
 }
 
-static unsigned fire_some(struct nu_core *c, uint64_t now)
+/* @own: the calling core's. Else its threads only: a function wants the core that it was left with. */
+static unsigned fire_some(struct nu_core *c, uint64_t now, bool own)
 {
 	uintptr_t due[FIRE_BATCH];
 	unsigned n = 0;
@@ -193,6 +195,8 @@ static unsigned fire_some(struct nu_core *c, uint64_t now)
 	while (n < FIRE_BATCH && c->ntimers && c->timers[1].deadline_ns <= now) {
 		uintptr_t what = c->timers[1].what;
 
+		if ((what & 1) && !own)
+			break;
 		if (what & 1)
 			cut(c, 1);
 		else if (!expire(c, (struct nu_thread *)what))
@@ -226,8 +230,26 @@ unsigned nu_timers_run(struct nu_core *c)
 	if (first > now)
 		return 0;
 	do {
-		n = fire_some(c, now);
+		n = fire_some(c, now, true);
 		sum += n;
 	} while (n == FIRE_BATCH);
 	return sum;
+}
+
+bool nu_timers_overdue(struct nu_core *c, uint64_t now)
+{
+	uint64_t first = atomic_load_explicit(&c->next_deadline, memory_order_relaxed);
+
+	return first < now && now - first > OVERDUE_NS;
+}
+
+unsigned nu_timers_help(struct nu_core *self)
+{
+	uint64_t now = nu_mono_ns();
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < nu_sched.ncores; i++)
+		if (nu_sched.cores[i] != self && nu_timers_overdue(nu_sched.cores[i], now))
+			n += fire_some(nu_sched.cores[i], now, false);
+	return n;
 }

@@ -44,7 +44,8 @@ static struct fake_proclet *fake_find(struct nu_ref ref)
 	return p;
 }
 
-int nu_create(const struct nu_class *cls, const struct nu_options *options, const void *args, struct nu_ref *ref_p)
+int nu_create(const struct nu_class *cls, const struct nu_options *options, const void *args,
+	      struct nu_ref *ref_p)
 {
 	struct fake_proclet *p = calloc(1, sizeof(*p) + cls->root_bytes);
 	int ret = 0;
@@ -153,7 +154,8 @@ int nu_call(struct nu_ref target, const struct nu_method *m, const void *args, v
 	return 0;
 }
 
-int nu_call_async(struct nu_ref target, const struct nu_method *m, const void *args, void *result, struct nu_future *f)
+int nu_call_async(struct nu_ref target, const struct nu_method *m, const void *args, void *result,
+		  struct nu_future *f)
 {
 	f->status = nu_call(target, m, args, result);
 	return 0;

@@ -84,8 +84,9 @@ static void check_zipf(uint64_t n, double theta)
 	for (unsigned k = 0; k < RANKS && k < n; k++) {
 		p = pow(k + 1, -theta) / sum;
 		deviation = sqrt(DRAWS * p * (1 - p)) + 1;
-		cr_assert_float_eq(counts[k], DRAWS * p, 5 * deviation, "n %lu theta %g rank %u: %u, not %.0f",
-				   (unsigned long)n, theta, k, counts[k], DRAWS * p);
+		cr_assert_float_eq(counts[k], DRAWS * p, 5 * deviation,
+				   "n %lu theta %g rank %u: %u, not %.0f", (unsigned long)n, theta, k,
+				   counts[k], DRAWS * p);
 	}
 }
 

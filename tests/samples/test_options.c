@@ -58,11 +58,13 @@ Test(options, both_spellings)
 Test(options, refused_with_one_line)
 {
 	struct kv_options o;
-	char *bad[][2] = {{"--shards", "0"},	  {"--shards", "65537"},     {"--shards", "1.5"}, {"--shards", "x"},
-			  {"--shards", ""},	  {"--clients", "-1"},	     {"--zipf", "nan"},	  {"--get-percent", "101"},
-			  {"--drain", "1"},	  {"--drain", "@2"},	     {"--drain", "1@"},	  {"--drain", "-1@2"},
-			  {"--drain", "1@2x"},	  {"--seconds", "inf"},	     {"--no-such", "1"},  {"shards", "1"},
-			  {"--value-bytes", "-1"}, {"--restore", "70000@1"}, {"--shard", "1"},	  {"--shardss", "1"}};
+	char *bad[][2] = {{"--shards", "0"},   {"--shards", "65537"},	 {"--shards", "1.5"},
+			  {"--shards", "x"},   {"--shards", ""},	 {"--clients", "-1"},
+			  {"--zipf", "nan"},   {"--get-percent", "101"}, {"--drain", "1"},
+			  {"--drain", "@2"},   {"--drain", "1@"},	 {"--drain", "-1@2"},
+			  {"--drain", "1@2x"}, {"--seconds", "inf"},	 {"--no-such", "1"},
+			  {"shards", "1"},     {"--value-bytes", "-1"},	 {"--restore", "70000@1"},
+			  {"--shard", "1"},    {"--shardss", "1"}};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		cause[0] = 0;

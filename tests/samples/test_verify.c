@@ -38,8 +38,12 @@ static void make(struct kvstore *kv)
 	char *data = malloc(RECORDS * 32), *p = data;
 
 	memset(kv, 0, sizeof(*kv));
-	kv->options = (struct kv_options){
-	    .file = "test", .shards = 16, .clients = THREADS, .get_percent = 50, .value_bytes = 40, .zipf = 0.99};
+	kv->options = (struct kv_options){.file = "test",
+					  .shards = 16,
+					  .clients = THREADS,
+					  .get_percent = 50,
+					  .value_bytes = 40,
+					  .zipf = 0.99};
 	kv->nodes = 2;
 	for (int i = 0; i < RECORDS; i++)
 		p += sprintf(p, "key %d\tvalue %d\n", i, i);
@@ -99,7 +103,8 @@ static void forge(struct kvstore *kv, unsigned i, uint32_t version, uint32_t wri
 
 	kv_value_make(stored, (struct kv_stamp){.version = version, .writer = writer, .index = i}, value, len,
 		      kv->options.value_bytes);
-	cr_assert_eq(ht_put(&kv->table, key(kv, i), nu_bytes(stored, kv_stored_bytes(len, kv->options.value_bytes))),
+	cr_assert_eq(ht_put(&kv->table, key(kv, i),
+			    nu_bytes(stored, kv_stored_bytes(len, kv->options.value_bytes))),
 		     0);
 }
 
@@ -119,7 +124,8 @@ Test(verify, all_is_well, .init = cr_redirect_stdout)
 		acked += kv.journal[i].acked;
 	}
 	cr_assert_geq(acked, c.puts, "every acknowledged put is in a journal");
-	cr_assert_gt(kv.journal[0].acked, kv.journal[RECORDS - 1].acked, "the first record is the most popular");
+	cr_assert_gt(kv.journal[0].acked, kv.journal[RECORDS - 1].acked,
+		     "the first record is the most popular");
 }
 
 Test(verify, finds_damage, .init = cr_redirect_stdout)
@@ -133,12 +139,13 @@ Test(verify, finds_damage, .init = cr_redirect_stdout)
 
 	cr_assert_gt(j.acked, 0);
 	kv.verified = kv.lost = kv.wrong = 0;
-	cr_assert_eq(ht_remove(&kv.table, key(&kv, 1)), 0);		   /* lost */
-	forge(&kv, 4, j.acked - 1, j.acked > 1 ? 4 % THREADS : KV_LOADER, "value 4"); /* an old version: lost */
-	forge(&kv, 6, kv.journal[6].acked + 1, 6 % THREADS, "value 6");		   /* never sent: wrong */
-	forge(&kv, 7, kv.journal[7].acked, 7 % THREADS, "value 8");		   /* not the file's value: wrong */
-	forge(&kv, 8, kv.journal[8].acked, (8 + 1) % THREADS, "value 8");	   /* another's: wrong */
-	cr_assert_eq(ht_put(&kv.table, key(&kv, 9), nu_bytes("junk", 4)), 0);	   /* wrong */
+	cr_assert_eq(ht_remove(&kv.table, key(&kv, 1)), 0); /* lost */
+	forge(&kv, 4, j.acked - 1, j.acked > 1 ? 4 % THREADS : KV_LOADER,
+	      "value 4");						  /* an old version: lost */
+	forge(&kv, 6, kv.journal[6].acked + 1, 6 % THREADS, "value 6");	  /* never sent: wrong */
+	forge(&kv, 7, kv.journal[7].acked, 7 % THREADS, "value 8");	  /* not the file's value: wrong */
+	forge(&kv, 8, kv.journal[8].acked, (8 + 1) % THREADS, "value 8"); /* another's: wrong */
+	cr_assert_eq(ht_put(&kv.table, key(&kv, 9), nu_bytes("junk", 4)), 0); /* wrong */
 	expect(&kv, 2, 4);
 	cr_assert(kv.failed, "the table has a key less");
 }
@@ -180,7 +187,9 @@ static int fail_puts(struct nu_ref target, const struct nu_method *m)
 {
 	static unsigned puts;
 
-	return !strcmp(m->name, "put") && __atomic_fetch_add(&puts, 1, __ATOMIC_RELAXED) % 20 == 19 ? -ETIMEDOUT : 0;
+	return !strcmp(m->name, "put") && __atomic_fetch_add(&puts, 1, __ATOMIC_RELAXED) % 20 == 19
+		       ? -ETIMEDOUT
+		       : 0;
 }
 
 Test(verify, unknown_outcome_is_no_loss, .init = cr_redirect_stdout)

@@ -147,7 +147,7 @@ Test(codec, large)
 	nu_log_level = NU_LOG_ERROR;
 	a.v.count = n + 1;
 	cr_assert_eq(nu_codec_args_bytes(&method, &a), -EMSGSIZE);
-	a.v.count = SIZE_MAX / 4; /* count * 8 wraps */
+	a.v.count = SIZE_MAX / 8 + 4; /* times 8 it wraps to 24 */
 	cr_assert_eq(nu_codec_args_bytes(&method, &a), -EMSGSIZE);
 	a.v.count = n;
 	a.s = (struct nu_str){"x", 1}; /* each fits, both do not */
@@ -224,7 +224,7 @@ static void shorter_string(struct args *a)
 }
 static void wrapping_vector(struct args *a)
 {
-	a->v.count = (SIZE_MAX / 8) + 2;
+	a->v.count = SIZE_MAX / 8 + 1 + 3; /* times 8 it is 24 again, what three items take */
 }
 static void longer_vector(struct args *a)
 {

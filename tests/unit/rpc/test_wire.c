@@ -36,19 +36,20 @@ __attribute__((constructor)) static void with_environment(int argc, char **argv)
 
 /* ---- a node ---- */
 
-#define CHECK(e)                                                                                                       \
-	do {                                                                                                           \
-		if (!(e)) {                                                                                            \
-			fprintf(stderr, "node %u: %s:%d: failed: %s\n", nu_node.self, __FILE__, __LINE__, #e);         \
-			_exit(1);                                                                                      \
-		}                                                                                                      \
+#define CHECK(e)                                                                                             \
+	do {                                                                                                 \
+		if (!(e)) {                                                                                  \
+			fprintf(stderr, "node %u: %s:%d: failed: %s\n", nu_node.self, __FILE__, __LINE__,    \
+				#e);                                                                         \
+			_exit(1);                                                                            \
+		}                                                                                            \
 	} while (0)
 
 struct setup {
 	unsigned nodes, cores;
 	struct nu_wire_options wire;
 	void (*handlers)(void);
-	nu_thread_fn thread[NODES_MAX];	      /* first thread of each node; NULL: serves until told to end */
+	nu_thread_fn thread[NODES_MAX]; /* first thread of each node; NULL: serves until told to end */
 	void (*outside)(int parent, int to_parent); /* on the node 0's main thread, instead of just waiting */
 };
 
@@ -116,10 +117,11 @@ static void idle_thread(void *arg)
 #define OP_COUNT 3
 #define OP_USER	 10
 
-static int send_op(unsigned node, enum nu_msg_type type, uint64_t op, uint64_t tag, const void *data, size_t len)
+static int send_op(unsigned node, enum nu_msg_type type, uint64_t op, uint64_t tag, const void *data,
+		   size_t len)
 {
-	struct nu_msg m = { .type = type, .cls = NU_CLASS_CONTROL, .origin = nu_node.self, .extra = { op, tag } };
-	struct iovec parts[2] = { { (void *)data, len / 3 }, { (char *)data + len / 3, len - len / 3 } };
+	struct nu_msg m = {.type = type, .cls = NU_CLASS_CONTROL, .origin = nu_node.self, .extra = {op, tag}};
+	struct iovec parts[2] = {{(void *)data, len / 3}, {(char *)data + len / 3, len - len / 3}};
 
 	return nu_wire_send(node, &m, parts, 2);
 }
@@ -252,8 +254,8 @@ static void leave_arena(void)
 		fclose(f);
 }
 
-static void node_main(const struct setup *s, unsigned self, int pipes[NODES_MAX][NODES_MAX][2], int from_parent,
-		      int to_parent)
+static void node_main(const struct setup *s, unsigned self, int pipes[NODES_MAX][NODES_MAX][2],
+		      int from_parent, int to_parent)
 {
 	char c;
 
@@ -410,18 +412,18 @@ static void sizes_thread(void *arg)
 
 Test(wire, sizes_shm)
 {
-	run_nodes(&(struct setup){ 2, 1, { .transport = "shm" }, basic_handlers, { sizes_thread } });
+	run_nodes(&(struct setup){2, 1, {.transport = "shm"}, basic_handlers, {sizes_thread}});
 }
 
 Test(wire, sizes_tcp)
 {
-	run_nodes(&(struct setup){ 2, 1, { .transport = "tcp" }, basic_handlers, { sizes_thread } });
+	run_nodes(&(struct setup){2, 1, {.transport = "tcp"}, basic_handlers, {sizes_thread}});
 }
 
 /* To oneself: the same, through the node's own queue. */
 Test(wire, sizes_self)
 {
-	run_nodes(&(struct setup){ 1, 1, { .transport = "shm" }, basic_handlers, { sizes_thread } });
+	run_nodes(&(struct setup){1, 1, {.transport = "shm"}, basic_handlers, {sizes_thread}});
 }
 
 /* ---- which transport ---- */
@@ -453,24 +455,24 @@ static void tcp_chosen_thread(void *arg)
 
 Test(wire, transport_shm)
 {
-	run_nodes(&(struct setup){ 2, 1, { .transport = "shm" }, basic_handlers, { shm_chosen_thread } });
+	run_nodes(&(struct setup){2, 1, {.transport = "shm"}, basic_handlers, {shm_chosen_thread}});
 }
 
 Test(wire, transport_auto_is_shm_on_one_host)
 {
-	run_nodes(&(struct setup){ 2, 1, { .transport = "auto" }, basic_handlers, { shm_chosen_thread } });
+	run_nodes(&(struct setup){2, 1, {.transport = "auto"}, basic_handlers, {shm_chosen_thread}});
 }
 
 Test(wire, transport_tcp)
 {
-	run_nodes(&(struct setup){ 2, 1, { .transport = "tcp" }, basic_handlers, { tcp_chosen_thread } });
+	run_nodes(&(struct setup){2, 1, {.transport = "tcp"}, basic_handlers, {tcp_chosen_thread}});
 }
 
 Test(wire, transport_unknown)
 {
 	node_init(0, 1, 1);
-	cr_expect_lt(nu_wire_init(&(struct nu_wire_options){ .transport = "carrier-pigeon" }), 0);
-	cr_expect_eq(nu_wire_init(&(struct nu_wire_options){ .batch_bytes = 3 }), -EINVAL);
+	cr_expect_lt(nu_wire_init(&(struct nu_wire_options){.transport = "carrier-pigeon"}), 0);
+	cr_expect_eq(nu_wire_init(&(struct nu_wire_options){.batch_bytes = 3}), -EINVAL);
 }
 
 /* ---- batching ---- */
@@ -498,7 +500,7 @@ static void batching_thread(void *arg)
 
 Test(wire, batching)
 {
-	run_nodes(&(struct setup){ 2, 1, { .transport = "shm" }, basic_handlers, { batching_thread } });
+	run_nodes(&(struct setup){2, 1, {.transport = "shm"}, basic_handlers, {batching_thread}});
 }
 
 /* ---- order: from each core of each node, messages of all sizes arrive as they were sent ---- */
@@ -530,11 +532,13 @@ static void send_stream(void *arg)
 	unsigned seed = nu_core_self() + 1;
 
 	for (uint64_t i = 0; i < ORDER_MESSAGES; i++) {
-		struct nu_msg m = { .type = NU_MSG_STACK, .cls = NU_CLASS_CONTROL, .seq = i,
-				    .extra = { 0, nu_core_self() } };
-		size_t len = rand_r(&seed) % 100 ? (unsigned)rand_r(&seed) % 300 :
-						   (unsigned)rand_r(&seed) % sizeof(order_data);
-		struct iovec part = { order_data, len };
+		struct nu_msg m = {.type = NU_MSG_STACK,
+				   .cls = NU_CLASS_CONTROL,
+				   .seq = i,
+				   .extra = {0, nu_core_self()}};
+		size_t len = rand_r(&seed) % 100 ? (unsigned)rand_r(&seed) % 300
+						 : (unsigned)rand_r(&seed) % sizeof(order_data);
+		struct iovec part = {order_data, len};
 
 		for (unsigned n = 0; n < nu_node.count; n++)
 			CHECK(!nu_wire_send(n, &m, &part, 1));
@@ -555,14 +559,14 @@ static void order_thread(void *arg)
 
 Test(wire, order_shm)
 {
-	run_nodes(&(struct setup){ 3, 2, { .transport = "shm" }, order_handlers,
-				   { order_thread, order_thread, order_thread } });
+	run_nodes(&(struct setup){
+		3, 2, {.transport = "shm"}, order_handlers, {order_thread, order_thread, order_thread}});
 }
 
 Test(wire, order_tcp)
 {
-	run_nodes(&(struct setup){ 3, 2, { .transport = "tcp" }, order_handlers,
-				   { order_thread, order_thread, order_thread } });
+	run_nodes(&(struct setup){
+		3, 2, {.transport = "tcp"}, order_handlers, {order_thread, order_thread, order_thread}});
 }
 
 /* What a node has sent arrives although it leaves at once. */
@@ -575,8 +579,8 @@ static void leave_thread(void *arg)
 		return;
 	}
 	for (uint64_t i = 0; i < ORDER_MESSAGES; i++) {
-		struct nu_msg m = { .type = NU_MSG_STACK, .cls = NU_CLASS_CONTROL, .seq = i };
-		struct iovec part = { order_data, (unsigned)rand_r(&seed) % 30000 };
+		struct nu_msg m = {.type = NU_MSG_STACK, .cls = NU_CLASS_CONTROL, .seq = i};
+		struct iovec part = {order_data, (unsigned)rand_r(&seed) % 30000};
 
 		CHECK(!nu_wire_send(1, &m, &part, 1));
 	}
@@ -584,12 +588,12 @@ static void leave_thread(void *arg)
 
 Test(wire, leave_shm)
 {
-	run_nodes(&(struct setup){ 2, 1, { .transport = "shm" }, order_handlers, { leave_thread, leave_thread } });
+	run_nodes(&(struct setup){2, 1, {.transport = "shm"}, order_handlers, {leave_thread, leave_thread}});
 }
 
 Test(wire, leave_tcp)
 {
-	run_nodes(&(struct setup){ 2, 1, { .transport = "tcp" }, order_handlers, { leave_thread, leave_thread } });
+	run_nodes(&(struct setup){2, 1, {.transport = "tcp"}, order_handlers, {leave_thread, leave_thread}});
 }
 
 /* ---- credits ---- */
@@ -611,7 +615,7 @@ static void on_call(const struct nu_msg *m, const void *payload, size_t len, uns
 /* REFUSED serves as "accept what you hold, and from now on at once", answered with how many there were. */
 static void on_accept_all(const struct nu_msg *m, const void *payload, size_t len, unsigned from)
 {
-	struct nu_msg answer = { .type = NU_MSG_REPLY, .cls = NU_CLASS_REPLY, .seq = calls_held };
+	struct nu_msg answer = {.type = NU_MSG_REPLY, .cls = NU_CLASS_REPLY, .seq = calls_held};
 
 	accept_at_once = m->extra[1];
 	for (; calls_held; calls_held--)
@@ -642,7 +646,7 @@ static uint64_t in_ms(unsigned ms)
 
 static int call_1(bool nested, uint64_t deadline)
 {
-	struct nu_msg m = { .type = NU_MSG_CALL, .cls = NU_CLASS_CALL, .origin = nu_node.self };
+	struct nu_msg m = {.type = NU_MSG_CALL, .cls = NU_CLASS_CALL, .origin = nu_node.self};
 	int err = nu_wire_credit(1, nested, deadline);
 
 	return err ? err : nu_wire_send(1, &m, NULL, 0);
@@ -679,7 +683,7 @@ static void wait_until_blocked(void)
 
 static void accept_all(bool at_once, unsigned expected)
 {
-	struct nu_msg m = { .type = NU_MSG_REFUSED, .cls = NU_CLASS_CONTROL, .extra = { 0, at_once } };
+	struct nu_msg m = {.type = NU_MSG_REFUSED, .cls = NU_CLASS_CONTROL, .extra = {0, at_once}};
 
 	CHECK(!nu_wire_send(1, &m, NULL, 0)); /* control overtakes no call, and waits for no credit */
 	event_wait(&answers, 1);
@@ -730,8 +734,8 @@ static void credit_thread(void *arg)
 
 Test(wire, credits)
 {
-	run_nodes(&(struct setup){ 2, 1, { .transport = "shm", .credits = WINDOW }, credit_handlers,
-				   { credit_thread } });
+	run_nodes(&(struct setup){
+		2, 1, {.transport = "shm", .credits = WINDOW}, credit_handlers, {credit_thread}});
 }
 
 /* ---- sleep ---- */
@@ -750,7 +754,7 @@ static uint64_t cpu_before;
 /* The node that is spoken to looks at its own use of the processor between two messages. */
 static void on_cpu(const struct nu_msg *m, const void *payload, size_t len, unsigned from)
 {
-	struct nu_msg answer = { .type = NU_MSG_REPLY, .cls = NU_CLASS_REPLY, .seq = cpu_us() - cpu_before };
+	struct nu_msg answer = {.type = NU_MSG_REPLY, .cls = NU_CLASS_REPLY, .seq = cpu_us() - cpu_before};
 
 	CHECK(!nu_wire_send(from, &answer, NULL, 0));
 	cpu_before = cpu_us();
@@ -765,7 +769,7 @@ static void sleep_handlers(void)
 
 static void sleep_thread(void *arg)
 {
-	struct nu_msg m = { .type = NU_MSG_REFUSED, .cls = NU_CLASS_CONTROL };
+	struct nu_msg m = {.type = NU_MSG_REFUSED, .cls = NU_CLASS_CONTROL};
 	uint64_t mine, worst = 0;
 
 	for (unsigned i = 0; i < 6; i++) {
@@ -779,25 +783,25 @@ static void sleep_thread(void *arg)
 		if (i > 1 && mine > worst)
 			worst = mine;
 	}
-	fprintf(stderr, "processor used in 500 ms of idling, worst of both nodes: %lu us\n", (unsigned long)worst);
+	fprintf(stderr, "processor used in 500 ms of idling, worst of both nodes: %lu us\n",
+		(unsigned long)worst);
 	CHECK(worst < 100000); /* spinning would be 500,000 a core */
 	end_others();
 }
 
 Test(wire, sleeping_peer_wakes_shm)
 {
-	run_nodes(&(struct setup){ 2, 2, { .transport = "shm" }, sleep_handlers, { sleep_thread } });
+	run_nodes(&(struct setup){2, 2, {.transport = "shm"}, sleep_handlers, {sleep_thread}});
 }
 
 Test(wire, sleeping_peer_wakes_tcp)
 {
-	run_nodes(&(struct setup){ 2, 2, { .transport = "tcp" }, sleep_handlers, { sleep_thread } });
+	run_nodes(&(struct setup){2, 2, {.transport = "tcp"}, sleep_handlers, {sleep_thread}});
 }
 
 /* ---- a peer that stops reading for a while ---- */
 
 static int to_parent_fd, from_parent_fd;
-
 
 static void stopped_outside(int from_parent, int to_parent)
 {
@@ -814,14 +818,15 @@ static void stopped_thread(void *arg)
 	echo(1, 10, data);
 	fill(data, sizeof(data), 5);
 	CHECK(write(to_parent_fd, "s", 1) == 1); /* parent: stop node 1, say so */
-	CHECK(read(from_parent_fd, &(char){ 0 }, 1) == 1);
+	CHECK(read(from_parent_fd, &(char){0}, 1) == 1);
 	for (unsigned i = 0; i < 10000; i++)
 		CHECK(!send_op(1, NU_MSG_HINT, OP_ECHO, 5, data, sizeof(data)));
 	nu_sleep_us(50000);
 	used = cpu_us();
 	nu_sleep_us(500000);
 	used = cpu_us() - used;
-	fprintf(stderr, "processor used in 500 ms with 30 MB that cannot leave: %lu us\n", (unsigned long)used);
+	fprintf(stderr, "processor used in 500 ms with 30 MB that cannot leave: %lu us\n",
+		(unsigned long)used);
 	CHECK(write(to_parent_fd, "c", 1) == 1);
 	event_wait(&answers, 10000);
 	end_others();
@@ -829,13 +834,13 @@ static void stopped_thread(void *arg)
 
 static void run_stopped(const char *transport)
 {
-	struct setup s = { 2, 1, { .transport = transport }, basic_handlers, { stopped_thread }, stopped_outside };
+	struct setup s = {2, 1, {.transport = transport}, basic_handlers, {stopped_thread}, stopped_outside};
 	char c;
 
 	start_nodes(&s);
 	cr_assert(read(parent_from_0[0], &c, 1) == 1 && c == 's');
 	kill(node_pids[1], SIGSTOP);
-	cr_assert(waitpid(node_pids[1], &(int){ 0 }, WUNTRACED) == node_pids[1]);
+	cr_assert(waitpid(node_pids[1], &(int){0}, WUNTRACED) == node_pids[1]);
 	cr_assert(write(parent_to_0[1], "g", 1) == 1);
 	cr_assert(read(parent_from_0[0], &c, 1) == 1 && c == 'c');
 	kill(node_pids[1], SIGCONT);
@@ -871,7 +876,7 @@ static void killed_outside(int from_parent, int to_parent)
 static void killed_thread(void *arg)
 {
 	static unsigned char data[70000];
-	struct nu_msg m = { .type = NU_MSG_CALL, .cls = NU_CLASS_CALL };
+	struct nu_msg m = {.type = NU_MSG_CALL, .cls = NU_CLASS_CALL};
 	uint64_t used;
 
 	echo(1, 100, data);
@@ -920,8 +925,12 @@ static void killed_handlers(void)
 
 static void run_killed(const char *transport)
 {
-	struct setup s = { 3,	1, { .transport = transport, .credits = WINDOW }, killed_handlers, { killed_thread },
-			   killed_outside };
+	struct setup s = {3,
+			  1,
+			  {.transport = transport, .credits = WINDOW},
+			  killed_handlers,
+			  {killed_thread},
+			  killed_outside};
 	unsigned files = shm_files();
 	struct timespec t0, t1;
 	char c;
@@ -978,13 +987,13 @@ static size_t make_batch(unsigned char *to, unsigned *seed)
 		memset(m + 1, 'x', NU_ALIGN_UP(len, 8));
 		at += sizeof(*m) + NU_ALIGN_UP(len, 8);
 	}
-	*h = (struct nu_batch){ .magic = NU_BATCH_MAGIC, .len_bytes = (uint32_t)at, .node = 1 };
+	*h = (struct nu_batch){.magic = NU_BATCH_MAGIC, .len_bytes = (uint32_t)at, .node = 1};
 	return at;
 }
 
 static void mutate(unsigned char *data, size_t *len_p, unsigned *seed)
 {
-	static const uint32_t nasty[] = { 0, 1, 7, 95, 96, 97, 0x7fffffff, 0x80000000, 0xfffffff8, 0xffffffff };
+	static const uint32_t nasty[] = {0, 1, 7, 95, 96, 97, 0x7fffffff, 0x80000000, 0xfffffff8, 0xffffffff};
 	unsigned n = 1 + (unsigned)rand_r(seed) % 4;
 
 	for (unsigned i = 0; i < n && *len_p; i++) {
@@ -1016,7 +1025,7 @@ static void fuzz_start(void)
 {
 	node_init(0, 3, 1);
 	nu_log_level = NU_LOG_ERROR;
-	cr_assert(!nu_wire_init(&(struct nu_wire_options){ .transport = "shm" }));
+	cr_assert(!nu_wire_init(&(struct nu_wire_options){.transport = "shm"}));
 	for (unsigned t = 1; t < NU_MSG_TYPES; t++)
 		nu_wire_set_handler(t, on_fuzzed);
 }
@@ -1088,12 +1097,12 @@ Test(wire, malformed_fields)
 
 	fuzz_start();
 	len = make_batch(good, &seed);
-#define REFUSED(change)                                                                                                \
-	do {                                                                                                           \
-		memset(good, 0, sizeof(good));                                                                         \
-		len = make_batch(good, &seed);                                                                         \
-		change;                                                                                                \
-		cr_expect_eq(receive_exact(good, len), -EBADMSG, "%s", #change);                                       \
+#define REFUSED(change)                                                                                      \
+	do {                                                                                                 \
+		memset(good, 0, sizeof(good));                                                               \
+		len = make_batch(good, &seed);                                                               \
+		change;                                                                                      \
+		cr_expect_eq(receive_exact(good, len), -EBADMSG, "%s", #change);                             \
 	} while (0)
 	REFUSED(h->magic++);
 	REFUSED(h->len_bytes += 8);
@@ -1125,7 +1134,7 @@ Test(wire, malformed_addresses)
 
 	node_init(0, 3, 2);
 	cr_assert(dup2(open("/dev/null", O_WRONLY), 2) == 2); /* hundreds of refusals are asked for */
-	cr_assert(!nu_wire_init(&(struct nu_wire_options){ .transport = "shm" }));
+	cr_assert(!nu_wire_init(&(struct nu_wire_options){.transport = "shm"}));
 	cr_assert(!nu_wire_address(&blob, &len));
 	for (size_t cut = 0; cut < len; cut++) {
 		unsigned char *exact = malloc(cut ? cut : 1);
