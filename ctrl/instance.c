@@ -147,15 +147,17 @@ int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, c
 	if (ret)
 		return ret;
 	len = NU_ALIGN_UP((size_t)cls->init->args_bytes, 8) + (size_t)extra;
-	packed = malloc(len);
-	if (!packed)
+	packed = nu_proclet_alloc(t->proclet, len); /* the caller may move while it waits */
+	if (!packed) {
+		nu_client_free(place.id, place.node);
 		return -ENOMEM;
+	}
 	nu_codec_args_pack(cls->init, args, packed);
 	a = (struct create_args){
 		place.id, (uint64_t)cls, rounded.capacity_bytes, t->proclet_id, o->pinned, { packed, len }
 	};
 	ret = nu_call((struct nu_ref){ nu_id_of_node(place.node) }, &create_method, &a, &status);
-	free(packed);
+	nu_proclet_free(t->proclet, packed);
 	if (!ret)
 		ret = status;
 	if (ret) {

@@ -151,7 +151,7 @@ static unsigned move_all(unsigned node, int (*list)(unsigned, uint64_t, uint64_t
 				ret = nu_migrate((struct nu_ref){ ids[i] }, to);
 			if (!ret)
 				moved++;
-			else if (ret != -ESTALE)
+			else if (ret != -ESTALE && ret != -EPERM) /* freed meanwhile; pinned ones stay */
 				*err_p = ret;
 			after = ids[i];
 		}

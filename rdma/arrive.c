@@ -5,6 +5,7 @@
  */
 #include "rdma/move_int.h"
 
+#define EXPECT_US   200u
 #define CLEAR_US    20u
 #define CLEAR_TRIES 5000u
 
@@ -51,6 +52,17 @@ static void give_up(struct nu_proclet *p)
 	nu_held_release(p);
 }
 
+/* The hand-over follows within the time that a pause takes: look out for it. */
+static bool has_come(void *arg)
+{
+	return ((struct nu_proclet *)arg)->state != NU_PROCLET_ARRIVING;
+}
+
+static void expect_body(void *arg)
+{
+	nu_rpc_expect(has_come, arg, EXPECT_US);
+}
+
 static void prepare_run(void *self, void *args, void *result, struct nu_out *out)
 {
 	struct nu_prepare_args *a = args;
@@ -61,6 +73,8 @@ static void prepare_run(void *self, void *args, void *result, struct nu_out *out
 		ret = nu_proclet_reserve(p, a->used_bytes);
 		if (ret)
 			give_up(p);
+		else
+			(void)!nu_node_spawn(expect_body, p); /* if not, it comes a little later */
 	}
 	*(int *)result = ret;
 }

@@ -7,6 +7,7 @@
 
 #define BACKOFF_US_MIN 10u
 #define BACKOFF_US_MAX 2000u
+#define EXPECT_US      60u
 #define UNREACHED_US_MAX (10u * 1000 * 1000) /* a call that nobody takes for so long is given up */
 
 struct call {
@@ -44,11 +45,18 @@ static void arm(struct nu_thread *t, struct call *c)
 	t->wait_seq = next_seq();
 }
 
+static bool answered(void *arg)
+{
+	return __atomic_load_n(&((struct nu_thread *)arg)->wait_done, __ATOMIC_RELAXED);
+}
+
 /* Waits for the answer to what arm() announced. */
 static int wait_answer(struct nu_thread *t, enum nu_wait wait)
 {
 	struct nu_proclet *p = t->proclet;
 
+	if (!p->heap && wait == NU_WAIT_REPLY_REMOTE)
+		nu_rpc_expect(answered, t, EXPECT_US); /* the runtime's own threads: steps of a move */
 	nu_lock_acquire(&p->lock);
 	if (!t->wait_done) {
 		nu_thread_block_until(wait, &p->lock, t->call_deadline_ns);
@@ -89,8 +97,8 @@ static int after_answer(struct nu_thread *t, struct call *c, int status)
 	return TRY_AGAIN;
 }
 
-/* Packs the arguments; small ones into @room. */
-static void *pack(struct call *c, void *room, size_t room_bytes, size_t *len_p)
+/* Packs the arguments; large ones into the caller's heap, since the caller may move while it waits. */
+static void *pack(struct nu_proclet *caller, struct call *c, void *room, size_t room_bytes, size_t *len_p)
 {
 	ssize_t extra = c->m->nfields ? nu_codec_args_bytes(c->m, c->args) : 0;
 	size_t len;
@@ -100,7 +108,7 @@ static void *pack(struct call *c, void *room, size_t room_bytes, size_t *len_p)
 		return NULL;
 	len = c->m->nfields ? NU_ALIGN_UP((size_t)c->m->args_bytes, 8) + (size_t)extra : c->m->args_bytes;
 	if (len > room_bytes)
-		to = malloc(len);
+		to = nu_proclet_alloc(caller, len);
 	if (to)
 		nu_codec_args_pack(c->m, c->args, to);
 	*len_p = len;
@@ -256,7 +264,7 @@ static int call_run(struct nu_thread *t, struct call *c)
 {
 	char room[512] __attribute__((aligned(16)));
 	size_t len;
-	void *packed = pack(c, room, sizeof(room), &len);
+	void *packed = pack(t->proclet, c, room, sizeof(room), &len);
 	int ret;
 
 	if (!packed)
@@ -272,7 +280,7 @@ static int call_run(struct nu_thread *t, struct call *c)
 		}
 	} while (ret == TRY_AGAIN);
 	if (packed != room)
-		free(packed);
+		nu_proclet_free(t->proclet, packed);
 	return ret;
 }
 
@@ -416,6 +424,9 @@ int nu_node_spawn(nu_thread_fn fn, void *arg)
 	nu_lock_acquire(&p->lock);
 	nu_thread_link(t);
 	nu_lock_release(&p->lock);
-	nu_thread_ready(t);
+	if (nu_on_core())
+		nu_thread_ready_first(t);
+	else
+		nu_thread_ready(t);
 	return 0;
 }

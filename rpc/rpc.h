@@ -77,6 +77,10 @@ void nu_wire_accepted(unsigned from);
 /* Sends the calling core's batches now. */
 void nu_wire_flush(void);
 
+/* Sends the calling core's batches and handles what has come, from a thread that waits for something that is due within
+ * microseconds and would rather not leave its core for it. Handlers run on the thread's stack. */
+unsigned nu_wire_poll(void);
+
 struct nu_wire_options {
 	const char *transport; /* "auto", "shm", "tcp", or a UCX_TLS list */
 	unsigned credits;      /* per connection; 0: 4096 */
@@ -141,3 +145,8 @@ void nu_calls_check_lost(void);
 /* Memory of a proclet: its heap, or libc's for a node's own. What a span result was put in, for instance. */
 void *nu_proclet_alloc(struct nu_proclet *p, size_t len_bytes);
 void nu_proclet_free(struct nu_proclet *p, void *ptr);
+/*
+ * Polls until @done says so, or the next call to this node's own proclet has come, or @for_us have passed: the threads of
+ * a move wait so, since a core with other threads to run would look at its messages much later. Thread context.
+ */
+void nu_rpc_expect(bool (*done)(void *arg), void *arg, unsigned for_us);

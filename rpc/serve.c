@@ -2,7 +2,13 @@
 /* Calls that arrive: a thread of the callee for each, or hold, forward, refuse. */
 #include "rpc/rpc_int.h"
 
+#include <sched.h>
+
 struct nu_rpc_ops nu_rpc_ops;
+
+static struct {
+	uint64_t n; /* calls to the node's own proclet that came to this core */
+} __attribute__((aligned(NU_CACHE_LINE))) control_calls[NU_MAX_CORES];
 
 void nu_rpc_set_ops(const struct nu_rpc_ops *ops)
 {
@@ -201,7 +207,24 @@ static void serve_here(struct nu_proclet *p, const struct nu_msg *msg, const voi
 	t->call_id = msg->call_id;
 	t->call_index = 0;
 	nu_lock_release(&p->lock);
-	nu_thread_ready(t);
+	if (p->heap) {
+		nu_thread_ready(t);
+	} else { /* the node's own: moves and the like go first */
+		control_calls[nu_core_self()].n++;
+		nu_thread_ready_first(t);
+	}
+}
+
+void nu_rpc_expect(bool (*done)(void *arg), void *arg, unsigned for_us)
+{
+	volatile uint64_t *calls = &control_calls[nu_core_self()].n;
+	uint64_t seen = *calls, end = nu_mono_ns() + for_us * 1000;
+
+	while (*calls == seen && !done(arg) && nu_mono_ns() < end) {
+		nu_wire_poll();
+		if (nu_sched_crowded())
+			sched_yield(); /* whoever we wait for may need this processor */
+	}
 }
 
 void nu_serve_dispatch(const struct nu_msg *msg, const void *payload, size_t len, unsigned from)

@@ -11,7 +11,7 @@
 #define AM_ID	     0
 #define PROGRESS_MAX 32u
 #define STALL_TRIES  64u
-#define STALL_NAP_NS 5000000
+#define STALL_NAP_NS 1000000
 
 struct worker {
 	ucp_worker_h h;

@@ -386,7 +386,7 @@ static int check_msg(unsigned core, unsigned from, const struct nu_msg *m, size_
 		return bad(core, from, "message's type", m->type);
 	if (unlikely(m->cls > NU_CLASS_CONTROL))
 		return bad(core, from, "message's class", m->cls);
-	if (unlikely(m->hops > NU_MAX_HOPS))
+	if (unlikely(m->type == NU_MSG_CALL && m->hops > NU_MAX_HOPS)) /* answers follow their caller as far as it goes */
 		return bad(core, from, "message's hops", m->hops);
 	if (unlikely(m->origin >= nu_node.count))
 		return bad(core, from, "message's origin", m->origin);
@@ -454,6 +454,16 @@ static unsigned wire_poll(unsigned core)
 	return events;
 }
 
+unsigned nu_wire_poll(void)
+{
+	unsigned core = nu_core_self();
+
+	if (nu_node.count == 1)
+		return 0;
+	wire_flush(core);
+	return wire_poll(core);
+}
+
 static int wire_arm(unsigned core)
 {
 	struct wire_core *wc = &cores[core];
@@ -482,7 +492,7 @@ static void wire_core_stop(unsigned core)
 	}
 	wire_flush(core);
 	if (nu_ucx_drain(core, CLOSE_TIMEOUT_NS))
-		nu_warn("core %u: not all was sent before the end", core);
+		nu_info("core %u: not all was sent before the end", core);
 	for (unsigned n = 0; n < nu_node.count; n++) {
 		struct nu_conn *c = &wc->conns[n];
 		void *ep = c->ep;

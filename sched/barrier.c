@@ -4,7 +4,7 @@
 
 void nu_barrier_init(struct nu_barrier *b, unsigned parties)
 {
-	*b = (struct nu_barrier){ .parties = parties };
+	*b = (struct nu_barrier){.parties = parties};
 }
 
 bool nu_barrier_wait(struct nu_barrier *b)

@@ -4,7 +4,7 @@
 
 void nu_cond_init(struct nu_cond *c)
 {
-	*c = (struct nu_cond){ 0 };
+	*c = (struct nu_cond){0};
 }
 
 static int wait(struct nu_cond *c, struct nu_mutex *m, uint64_t deadline_ns)

@@ -81,7 +81,7 @@ int nu_core_post(unsigned core, void (*fn)(void *arg), void *arg)
 	post = malloc(sizeof(*post));
 	if (!post)
 		return -ENOMEM;
-	*post = (struct nu_post){ NULL, fn, arg };
+	*post = (struct nu_post){NULL, fn, arg};
 	c = nu_sched.cores[core];
 	nu_lock_acquire(&c->post_lock);
 	*c->posts_tail = post;
@@ -199,7 +199,7 @@ static void kstack_bounds(struct nu_core *c)
 
 static int core_prepare(struct nu_core *c)
 {
-	stack_t ss = { .ss_sp = c->alt_stack, .ss_size = NU_ALT_STACK };
+	stack_t ss = {.ss_sp = c->alt_stack, .ss_size = NU_ALT_STACK};
 	sigset_t mask;
 
 	nu_core_set(c);
@@ -425,4 +425,9 @@ void nu_sched_stop(void)
 	atomic_store(&nu_sched.nsleeping, 0);
 	nu_crash_fini();
 	nu_stacks_fini();
+}
+
+bool nu_sched_crowded(void)
+{
+	return !nu_sched.pin;
 }

@@ -8,7 +8,7 @@
 
 #define PAGE 4096u
 
-static const int crash_signals[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE };
+static const int crash_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
 #define NSIGNALS (sizeof(crash_signals) / sizeof(crash_signals[0]))
 static struct sigaction old_actions[NSIGNALS];
 static bool installed;
@@ -57,7 +57,7 @@ static const char *signal_name(int signo)
 static void describe(struct nu_thread *t, int signo, void *addr)
 {
 	uintptr_t slot = t ? nu_stack_slot(t) : 0;
-	struct line l = { .len = 0 };
+	struct line l = {.len = 0};
 
 	add(&l, "nu: node ");
 	add_number(&l, nu_node.self, 10);
@@ -101,7 +101,7 @@ static void on_crash(int signo, siginfo_t *info, void *frame)
 
 int nu_crash_init(void)
 {
-	struct sigaction sa = { .sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct sigaction sa = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 
 	sigemptyset(&sa.sa_mask);
 	for (unsigned i = 0; i < NSIGNALS; i++)

@@ -65,8 +65,7 @@ static void clear_queue(struct nu_core *c, struct nu_proclet *p)
 	struct nu_list *e, *n;
 
 	nu_lock_acquire(&c->lock);
-	nu_list_for_each_safe(e, n, &c->queue)
-	{
+	nu_list_for_each_safe (e, n, &c->queue) {
 		struct nu_thread *t = nu_list_entry(e, struct nu_thread, link);
 
 		if (t->proclet != p)
@@ -106,8 +105,7 @@ static unsigned look(struct nu_proclet *p, int how)
 	struct nu_list *e, *n;
 	unsigned moving = 0;
 
-	nu_list_for_each_safe(e, n, &p->threads)
-	{
+	nu_list_for_each_safe (e, n, &p->threads) {
 		struct nu_thread *t = nu_list_entry(e, struct nu_thread, proclet_link);
 
 		if (t->pause_seen == SEEN_STILL)
@@ -189,7 +187,7 @@ void nu_thaw(struct nu_proclet *p)
 
 	nu_list_init(&parked);
 	nu_lock_acquire(&p->lock);
-	nu_list_for_each(e, &p->threads)
+	nu_list_for_each (e, &p->threads)
 		restart_timer(nu_list_entry(e, struct nu_thread, proclet_link));
 	while (!nu_list_empty(&p->parked)) {
 		e = p->parked.next;

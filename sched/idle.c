@@ -65,14 +65,14 @@ static bool arm_all(struct nu_core *c, struct pollfd *fds, nfds_t *n_p)
 {
 	nfds_t n = 0;
 
-	fds[n++] = (struct pollfd){ .fd = c->event_fd, .events = POLLIN };
+	fds[n++] = (struct pollfd){.fd = c->event_fd, .events = POLLIN};
 	for (unsigned i = 0; i < nu_sched.npollers; i++) {
 		int fd = nu_sched.pollers[i].arm ? nu_sched.pollers[i].arm(c->index) : -1;
 
 		if (fd == -EBUSY)
 			return false;
 		if (fd >= 0)
-			fds[n++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+			fds[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
 	}
 	*n_p = n;
 	return true;

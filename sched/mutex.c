@@ -23,7 +23,8 @@ static bool take_or_mark(struct nu_mutex *m)
 	for (;;) {
 		if (state == HELD_WAITED)
 			return false;
-		if (atomic_compare_exchange_weak_explicit(&m->state, &state, state == FREE ? HELD : HELD_WAITED,
+		if (atomic_compare_exchange_weak_explicit(&m->state, &state,
+							  state == FREE ? HELD : HELD_WAITED,
 							  memory_order_acquire, memory_order_relaxed))
 			return state == FREE;
 	}
@@ -46,7 +47,7 @@ static __attribute__((noinline)) int lock_slow(struct nu_mutex *m, uint64_t dead
 
 void nu_mutex_init(struct nu_mutex *m)
 {
-	*m = (struct nu_mutex){ 0 };
+	*m = (struct nu_mutex){0};
 }
 
 void nu_mutex_lock(struct nu_mutex *m)

@@ -29,7 +29,7 @@ static struct {
 /* What is blocked on every core's kernel thread: the same on all, for signal frames carry it from one to another. */
 void nu_signal_mask(sigset_t *set_p)
 {
-	static const int open[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, SIGPROF };
+	static const int open[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
 
 	sigfillset(set_p);
 	for (unsigned i = 0; i < sizeof(open) / sizeof(open[0]); i++)
@@ -145,7 +145,8 @@ static bool look_at(struct nu_core *c, uint64_t now)
 	c->tick_current = t;
 	c->tick_switches = switches;
 	c->tick_rounds = rounds;
-	if (t && (queued || nu_timers_overdue(c, now)) && atomic_load_explicit(&nu_sched.nsleeping, memory_order_relaxed))
+	if (t && (queued || nu_timers_overdue(c, now)) &&
+	    atomic_load_explicit(&nu_sched.nsleeping, memory_order_relaxed))
 		nu_core_kick_thief(c);
 	if ((same && queued) || starved)
 		nu_preempt_signal(c);
@@ -170,7 +171,7 @@ static void monitor_sleep(void)
 
 static void *monitor_main(void *arg)
 {
-	const struct timespec tick = { 0, NU_TICK_NS };
+	const struct timespec tick = {0, NU_TICK_NS};
 	unsigned quiet = 0;
 
 	while (!atomic_load_explicit(&monitor.stop, memory_order_relaxed)) {
@@ -192,7 +193,7 @@ static void *monitor_main(void *arg)
 
 int nu_preempt_init(void)
 {
-	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART };
+	struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART};
 	sigset_t all, old;
 	int err;
 

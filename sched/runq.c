@@ -163,7 +163,8 @@ static bool worth(struct nu_core *c, struct nu_core *v)
 
 	v->seen = head;
 	v->seen_switches = switches;
-	return same || atomic_load_explicit(&v->nqueued, memory_order_relaxed) >= 2 || atomic_load(&c->hungry);
+	return same || atomic_load_explicit(&v->nqueued, memory_order_relaxed) >= 2 ||
+	       atomic_load(&c->hungry);
 }
 
 /* Takes half of @v's queue; the first is picked, the others wait in @rest. */
@@ -178,8 +179,7 @@ static struct nu_thread *steal_from(struct nu_core *c, struct nu_core *v, struct
 	if (nu_list_empty(&v->queue) || !worth(c, v))
 		goto unlock;
 	want = (atomic_load_explicit(&v->nqueued, memory_order_relaxed) + 1) / 2;
-	nu_list_for_each_safe(e, n, &v->queue)
-	{
+	nu_list_for_each_safe (e, n, &v->queue) {
 		struct nu_thread *t = nu_list_entry(e, struct nu_thread, link);
 
 		if (!want)

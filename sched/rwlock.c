@@ -14,7 +14,7 @@ static struct nu_lock *lock_of(struct nu_rwlock *l)
 
 void nu_rwlock_init(struct nu_rwlock *l)
 {
-	*l = (struct nu_rwlock){ 0 };
+	*l = (struct nu_rwlock){0};
 }
 
 static bool take_read(struct nu_rwlock *l)

@@ -102,6 +102,9 @@ struct nu_thread *nu_thread_self(void); /* NULL in the scheduler and on foreign 
 unsigned nu_core_self(void);		/* index of the calling core; 0 on foreign kernel threads */
 bool nu_on_core(void);
 
+/* Whether this host has fewer processors than the nodes on it have cores: who polls should let others run. */
+bool nu_sched_crowded(void);
+
 /* ---- start and stop ---- */
 /*
  * Makes nu_node.cores kernel threads (the caller is not one of them), pinned to processors where there are enough,

@@ -16,12 +16,12 @@
 #include <signal.h>
 #include <stdalign.h>
 
-#define NU_POLL_TICKS	 32	/* switches between two rounds of the scheduler's loop */
-#define NU_HANDOFF_TICKS 8	/* hand-offs that count as one of them: local calls last nanoseconds */
+#define NU_POLL_TICKS	 32 /* switches between two rounds of the scheduler's loop */
+#define NU_HANDOFF_TICKS 8  /* hand-offs that count as one of them: local calls last nanoseconds */
 #define NU_TICK_NS	 1000000
 #define NU_MAX_POLLERS	 8
 #define NU_TIMERS_MAX	 (1u << 20) /* per core; address space only */
-#define NU_STACK_CACHE	 64	/* hot stacks per core */
+#define NU_STACK_CACHE	 64	    /* hot stacks per core */
 #define NU_ALT_STACK	 ((size_t)32 << 10)
 
 struct nu_timer_slot {
@@ -38,31 +38,31 @@ struct nu_post {
 struct nu_core {
 	/* The core's own kernel thread only (others look at `current`). What a switch touches. */
 	struct nu_thread *_Atomic current;
-	struct nu_thread *next;	     /* picked, to be run by the scheduler's context */
-	struct nu_thread *dead;	     /* ended; to be freed by whoever runs next */
+	struct nu_thread *next; /* picked, to be run by the scheduler's context */
+	struct nu_thread *dead; /* ended; to be freed by whoever runs next */
 	void *sched_sp;
-	int *errno_p;		     /* the C library's errno of this kernel thread */
-	uint32_t ticks;		     /* in units of 1 / NU_HANDOFF_TICKS of a switch */
+	int *errno_p;	/* the C library's errno of this kernel thread */
+	uint32_t ticks; /* in units of 1 / NU_HANDOFF_TICKS of a switch */
 	atomic_uint preempt_req;
 	unsigned index;
-	atomic_uint sched_running;   /* what the switch clears when the scheduler's context leaves */
+	atomic_uint sched_running; /* what the switch clears when the scheduler's context leaves */
 
 	/* Run queue: anybody, under lock. */
 	alignas(NU_CACHE_LINE) struct nu_lock lock;
 	atomic_uint nqueued;
 	struct nu_list queue;
-	struct nu_thread *seen;	     /* head at the last look of a thief: thieves leave short waits alone */
+	struct nu_thread *seen; /* head at the last look of a thief: thieves leave short waits alone */
 	uint64_t seen_switches;
 
 	/* Sleep: the sleeper sets `sleeping`; who takes it back writes the event. */
 	alignas(NU_CACHE_LINE) atomic_uint sleeping;
-	atomic_bool hungry;	     /* woken to steal: takes anything */
-	atomic_bool signalled;	     /* a preemption signal is on its way */
+	atomic_bool hungry;    /* woken to steal: takes anything */
+	atomic_bool signalled; /* a preemption signal is on its way */
 	atomic_bool has_posts;
 	int event_fd;
 	struct nu_lock post_lock;
 	struct nu_post *posts, **posts_tail;
-	_Atomic uint64_t rounds;     /* of the scheduler's loop */
+	_Atomic uint64_t rounds; /* of the scheduler's loop */
 
 	/* Timers, a binary heap from index 1: anybody, under lock; the owner fires them. */
 	alignas(NU_CACHE_LINE) struct nu_lock timer_lock;
@@ -83,7 +83,7 @@ struct nu_core {
 	int start_error;
 	uint64_t tick_switches, tick_rounds; /* the monitor's */
 	struct nu_thread *tick_current;
-	void *fake_stack;	     /* AddressSanitizer's, of the scheduler's context */
+	void *fake_stack; /* AddressSanitizer's, of the scheduler's context */
 	const void *kstack_low;
 	size_t kstack_bytes;
 };

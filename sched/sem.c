@@ -4,7 +4,7 @@
 
 void nu_sem_init(struct nu_sem *s, int64_t value)
 {
-	*s = (struct nu_sem){ .value = value };
+	*s = (struct nu_sem){.value = value};
 }
 
 static int wait(struct nu_sem *s, bool forever, uint64_t timeout_us)

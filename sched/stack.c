@@ -12,11 +12,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define COLOURS	      8
-#define COLOUR_BYTES  448 /* 7 lines: spreads over sets that a power of two would not reach */
-#define BATCH	      16
-#define HOT_MAX	      512 /* free stacks that keep their pages */
-#define PAGE	      4096u
+#define COLOURS	     8
+#define COLOUR_BYTES 448 /* 7 lines: spreads over sets that a power of two would not reach */
+#define BATCH	     16
+#define HOT_MAX	     512 /* free stacks that keep their pages */
+#define PAGE	     4096u
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -30,10 +30,11 @@ enum slot_state {
 
 static struct {
 	struct nu_lock lock;
-	unsigned shift;		/* log2 of a slot's bytes */
-	size_t nslots;		/* of the whole region */
+	unsigned shift;		 /* log2 of a slot's bytes */
+	size_t nslots;		 /* of the whole region */
 	_Atomic(uint8_t) *table; /* enum slot_state by slot */
-	uintptr_t part_low, part_end, part_next; /* this node's part; what lies above part_next was never mapped */
+	uintptr_t part_low, part_end,
+		part_next;	      /* this node's part; what lies above part_next was never mapped */
 	struct nu_thread *hot, *cold; /* free, linked by their `joiner` */
 	unsigned nhot;
 	bool said_full;
@@ -62,7 +63,8 @@ struct nu_thread *nu_stack_thread(uintptr_t low)
 {
 	uintptr_t colour = slot_index(low) % COLOURS * COLOUR_BYTES;
 
-	return (void *)((low + slot_bytes() - sizeof(struct nu_thread) - colour) & ~(uintptr_t)(NU_CACHE_LINE - 1));
+	return (void *)((low + slot_bytes() - sizeof(struct nu_thread) - colour) &
+			~(uintptr_t)(NU_CACHE_LINE - 1));
 }
 
 int nu_stacks_init(void)
@@ -79,8 +81,8 @@ int nu_stacks_init(void)
 	stacks.part_low = nu_layout.stack_base + nu_node.self * nu_layout.stack_node_bytes;
 	stacks.part_end = stacks.part_low + nu_layout.stack_node_bytes;
 	stacks.part_next = stacks.part_low;
-	stacks.table = mmap(NULL, stacks.nslots, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			    -1, 0);
+	stacks.table = mmap(NULL, stacks.nslots, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (stacks.table == MAP_FAILED) {
 		stacks.table = NULL;
 		nu_err("stacks: no address space for the table of %zu stacks", stacks.nslots);
@@ -143,7 +145,8 @@ static int grow(void)
 	if (!stacks.said_full) {
 		stacks.said_full = true;
 		if (err)
-			nu_err("stacks: mapping one more after %zu failed: errno %d; vm.max_map_count limits them",
+			nu_err("stacks: mapping one more after %zu failed: errno %d; vm.max_map_count limits "
+			       "them",
 			       (size_t)(stacks.part_next - stacks.part_low) >> stacks.shift, -err);
 		else
 			nu_err("stacks: all %zu of this node's part are in use (%zu KiB each)",
@@ -295,7 +298,8 @@ int nu_stack_adopt(struct nu_thread *t, size_t live_bytes)
 	} else {
 		err = slot_map(low);
 		if (err) {
-			nu_err("stacks: no room for a thread of node %lu at %#lx: errno %d; vm.max_map_count limits them",
+			nu_err("stacks: no room for a thread of node %lu at %#lx: errno %d; vm.max_map_count "
+			       "limits them",
 			       (low - nu_layout.stack_base) / nu_layout.stack_node_bytes, low, -err);
 			return err == -EEXIST ? err : -ENOMEM;
 		}
@@ -312,7 +316,8 @@ void nu_stack_depart(struct nu_thread *t)
 	uintptr_t low = nu_stack_slot(t);
 	bool ours = is_ours(low);
 
-	atomic_store_explicit(&stacks.table[slot_index(low)], ours ? SLOT_LENT : SLOT_FREE, memory_order_release);
+	atomic_store_explicit(&stacks.table[slot_index(low)], ours ? SLOT_LENT : SLOT_FREE,
+			      memory_order_release);
 	if (ours)
 		madvise((void *)(low + PAGE), slot_bytes() - PAGE, MADV_DONTNEED);
 	else

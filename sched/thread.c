@@ -41,7 +41,8 @@ static __attribute__((noinline)) void switched(void)
 static void fiber_leave(struct nu_core *c, void **fake_p, struct nu_thread *next)
 {
 	if (next)
-		__sanitizer_start_switch_fiber(fake_p, next->stack_low, (size_t)((char *)(next + 1) - (char *)next->stack_low));
+		__sanitizer_start_switch_fiber(fake_p, next->stack_low,
+					       (size_t)((char *)(next + 1) - (char *)next->stack_low));
 	else
 		__sanitizer_start_switch_fiber(fake_p, c->kstack_low, c->kstack_bytes);
 }
@@ -260,9 +261,9 @@ void nu_thread_exit(void)
 
 /* ---- leaving and coming back ---- */
 
-static void block(struct nu_thread *t, enum nu_wait wait, struct nu_lock *unlock, uint64_t deadline_ns)
+static void block(struct nu_core *c, struct nu_thread *t, enum nu_wait wait, struct nu_lock *unlock,
+		  uint64_t deadline_ns)
 {
-	struct nu_core *c = nu_core_get();
 	struct nu_thread *next;
 
 	t->wait = (uint8_t)wait;
@@ -279,19 +280,21 @@ static void block(struct nu_thread *t, enum nu_wait wait, struct nu_lock *unlock
 
 void nu_thread_block(enum nu_wait wait, struct nu_lock *unlock)
 {
-	struct nu_thread *t = nu_thread_self();
+	struct nu_core *c = nu_core_get();
+	struct nu_thread *t = atomic_load_explicit(&c->current, memory_order_relaxed);
 
 	t->claimable = 0;
-	block(t, wait, unlock, 0);
+	block(c, t, wait, unlock, 0);
 }
 
 int nu_thread_block_until(enum nu_wait wait, struct nu_lock *unlock, uint64_t deadline_ns)
 {
-	struct nu_thread *t = nu_thread_self();
+	struct nu_core *c = nu_core_get();
+	struct nu_thread *t = atomic_load_explicit(&c->current, memory_order_relaxed);
 
 	t->claimable = 1;
 	t->timed_out = 0;
-	block(t, wait, unlock, deadline_ns);
+	block(c, t, wait, unlock, deadline_ns);
 	if (!deadline_ns)
 		return 0;
 	nu_timer_cancel(t);
@@ -321,8 +324,8 @@ static void via_scheduler(struct nu_core *c, struct nu_thread *to)
 
 void nu_thread_handoff(struct nu_thread *to, enum nu_wait wait)
 {
-	struct nu_thread *t = nu_thread_self();
 	struct nu_core *c = nu_core_get();
+	struct nu_thread *t = atomic_load_explicit(&c->current, memory_order_relaxed);
 
 	t->claimable = 1;
 	t->timed_out = 0;
@@ -366,8 +369,8 @@ void nu_thread_preempt(struct nu_core *c, struct nu_thread *t)
 
 void nu_yield(void)
 {
-	struct nu_thread *t = nu_thread_self(), *next;
 	struct nu_core *c = nu_core_get();
+	struct nu_thread *t = c ? atomic_load_explicit(&c->current, memory_order_relaxed) : NULL, *next;
 
 	if (unlikely(!t))
 		return;
@@ -398,7 +401,8 @@ void nu_sleep_until_us(uint64_t when_us)
 
 		nu_wake_arm(t);
 		nu_thread_block_until(NU_WAIT_SLEEP, NULL,
-				      when_ns - now > UINT64_MAX / 2 ? UINT64_MAX / 2 : mono + (when_ns - now));
+				      when_ns - now > UINT64_MAX / 2 ? UINT64_MAX / 2
+								     : mono + (when_ns - now));
 	}
 }
 

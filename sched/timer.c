@@ -36,7 +36,8 @@ int nu_timers_init(struct nu_core *c)
 {
 	size_t bytes = (NU_TIMERS_MAX + 1) * sizeof(struct nu_timer_slot);
 
-	c->timers = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	c->timers =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (c->timers == MAP_FAILED) {
 		c->timers = NULL;
 		nu_err("timers: no address space for %zu MiB", bytes >> 20);
@@ -125,7 +126,7 @@ void nu_timer_arm(struct nu_core *c, struct nu_thread *t, uint64_t deadline_ns)
 	t->deadline_ns = deadline_ns;
 	nu_lock_acquire(&c->timer_lock);
 	t->timer_core = (uint16_t)c->index;
-	first = insert(c, (struct nu_timer_slot){ deadline_ns, (uintptr_t)t });
+	first = insert(c, (struct nu_timer_slot){deadline_ns, (uintptr_t)t});
 	nu_lock_release(&c->timer_lock);
 	if (first && c != nu_core_get())
 		nu_core_kick(c);
@@ -158,11 +159,11 @@ int nu_timer_call(uint64_t after_ns, void (*fn)(void *arg), void *arg)
 	f = malloc(sizeof(*f));
 	if (!f)
 		return -ENOMEM;
-	*f = (struct nu_timer_fn){ fn, arg };
+	*f = (struct nu_timer_fn){fn, arg};
 	nu_lock_acquire(&c->timer_lock);
 	full = c->ntimers >= NU_TIMERS_MAX;
 	if (!full)
-		insert(c, (struct nu_timer_slot){ nu_mono_ns() + after_ns, (uintptr_t)f | 1 });
+		insert(c, (struct nu_timer_slot){nu_mono_ns() + after_ns, (uintptr_t)f | 1});
 	nu_lock_release(&c->timer_lock);
 	if (full) {
 		free(f);

@@ -216,15 +216,15 @@ static void check_still(void)
 	unsigned long before = work;
 
 	cr_assert(user_proclet.frozen);
-	nu_list_for_each(e, &user_proclet.parked)
+	nu_list_for_each (e, &user_proclet.parked)
 		parked++;
-	nu_list_for_each(e, &user_proclet.threads)
-	{
+	nu_list_for_each (e, &user_proclet.threads) {
 		struct nu_thread *t = nu_list_entry(e, struct nu_thread, proclet_link);
 
 		cr_assert_eq(t->running, 0);
 		cr_assert_eq(t->timer_index, 0);
-		cr_assert(t->state == NU_THREAD_BLOCKED || t->state == NU_THREAD_PARKED || t->state == NU_THREAD_DONE,
+		cr_assert(t->state == NU_THREAD_BLOCKED || t->state == NU_THREAD_PARKED ||
+				  t->state == NU_THREAD_DONE,
 			  "state %u", t->state);
 		parked -= t->state == NU_THREAD_PARKED;
 		n++;
@@ -232,6 +232,14 @@ static void check_still(void)
 	cr_assert_eq(parked, 0);
 	cr_assert_eq(n, user_proclet.nthreads);
 	cr_assert_eq(work, before);
+}
+
+/* NU_TEST_ROUNDS for a long run. */
+static int rounds_wanted(void)
+{
+	const char *env = getenv("NU_TEST_ROUNDS");
+
+	return env ? atoi(env) : 500;
 }
 
 static void freeze_rounds(int rounds)
@@ -268,9 +276,8 @@ static void finish(int n)
 }
 
 static const struct kind everything[] = {
-	{ computes, 2 }, { yields, 10 },      { sleeps, 30 },	  { sleeps_long, 10 },	{ locks, 30 },
-	{ spins, 6 },	 { reads_writes, 16 }, { waits_cond, 100 }, { posts_sem, 20 }, { passes_token, 20 },
-	{ meets, 8 },	 { spawns, 4 },
+	{computes, 2},	    {yields, 10},      {sleeps, 30},	{sleeps_long, 10},  {locks, 30}, {spins, 6},
+	{reads_writes, 16}, {waits_cond, 100}, {posts_sem, 20}, {passes_token, 20}, {meets, 8},	 {spawns, 4},
 };
 
 static void everything_body(void)
@@ -280,7 +287,7 @@ static void everything_body(void)
 	nu_barrier_init(&barrier, 8);
 	nu_sem_init(&ring, 3);
 	n = start_kinds(everything, sizeof(everything) / sizeof(everything[0]));
-	freeze_rounds(2000);
+	freeze_rounds(rounds_wanted());
 	finish(n);
 	if (nu_node.cores > 1) /* else it is us who runs */
 		cr_assert_gt(nu_stat_sum(NU_STAT_PAUSE_RUNNING), 0);
@@ -307,7 +314,7 @@ Test(freeze, everything_four_cores, .timeout = 100)
 /* From a kernel thread that is no core. */
 Test(freeze, from_a_foreign_kernel_thread, .timeout = 100)
 {
-	static const struct kind kinds[] = { { computes, 2 }, { yields, 4 }, { sleeps, 8 }, { locks, 20 } };
+	static const struct kind kinds[] = {{computes, 2}, {yields, 4}, {sleeps, 8}, {locks, 20}};
 	int n;
 
 	start_in(&node_proclet, 2, NULL);
@@ -317,11 +324,11 @@ Test(freeze, from_a_foreign_kernel_thread, .timeout = 100)
 		check_still();
 		nu_thaw(&user_proclet);
 		if (i % 3 == 0)
-			nanosleep(&(struct timespec){ 0, 50000 }, NULL);
+			nanosleep(&(struct timespec){0, 50000}, NULL);
 	}
 	halt = true;
 	while (ended < n)
-		nanosleep(&(struct timespec){ 0, 1000000 }, NULL);
+		nanosleep(&(struct timespec){0, 1000000}, NULL);
 	cr_assert_eq(bad, 0);
 	nu_sched_stop();
 }
@@ -463,7 +470,7 @@ static void stubborn(void *arg)
 
 static void timeout_body(void)
 {
-	static const struct kind kinds[] = { { stubborn, 1 }, { yields, 4 }, { sleeps, 10 }, { sleeps_long, 2 } };
+	static const struct kind kinds[] = {{stubborn, 1}, {yields, 4}, {sleeps, 10}, {sleeps_long, 2}};
 	int n = start_kinds(kinds, 4);
 
 	await_at_least(&stubborn_rounds, 1);
@@ -493,7 +500,7 @@ Test(freeze, timeout_is_undone, .timeout = 60)
 
 static void discard_body(void)
 {
-	static const struct kind kinds[] = { { computes, 1 }, { yields, 4 }, { sleeps, 10 }, { locks, 20 } };
+	static const struct kind kinds[] = {{computes, 1}, {yields, 4}, {sleeps, 10}, {locks, 20}};
 
 	for (int i = 0; i < 100; i++) {
 		memset(&mutex, 0, sizeof(mutex)); /* as with a new heap */

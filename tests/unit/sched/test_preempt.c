@@ -169,7 +169,7 @@ static void say_crashed(struct nu_thread *t, int signo, void *addr)
 
 static int die(void (*body)(void), char *text, size_t size)
 {
-	static const struct nu_sched_ops ops = { .crashed = say_crashed };
+	static const struct nu_sched_ops ops = {.crashed = say_crashed};
 	int fds[2], status;
 	size_t len = 0;
 	ssize_t n;
@@ -178,7 +178,7 @@ static int die(void (*body)(void), char *text, size_t size)
 	cr_assert_eq(pipe(fds), 0);
 	pid = fork();
 	if (!pid) {
-		static const struct rlimit no_core = { 0, 0 };
+		static const struct rlimit no_core = {0, 0};
 
 		setrlimit(RLIMIT_CORE, &no_core);
 		dup2(fds[1], 2);

@@ -121,8 +121,7 @@ static void move(struct nu_proclet *from, struct nu_proclet *to)
 	int n = 0;
 
 	cr_assert_eq(nu_freeze(from, 10000000), 0);
-	nu_list_for_each(e, &from->threads)
-	{
+	nu_list_for_each (e, &from->threads) {
 		struct carried *x = &c[n++];
 
 		x->t = nu_list_entry(e, struct nu_thread, proclet_link);
@@ -194,7 +193,7 @@ static void foreign(void)
 	uintptr_t low = nu_layout.stack_base + nu_layout.stack_node_bytes + 5 * nu_layout.stack_bytes;
 	struct nu_thread *t = nu_stack_thread(low), *own;
 	size_t live = sizeof(*t) + 5000;
-	static const struct nu_sched_ops ops = { .stack_home = note_home };
+	static const struct nu_sched_ops ops = {.stack_home = note_home};
 
 	nu_sched_set_ops(&ops);
 	cr_assert_not(nu_thread_is_here(t));

@@ -449,7 +449,7 @@ static void finish(void *arg)
 static void waitgroups(void)
 {
 	for (int round = 1; round <= 500; round++) {
-		struct nu_waitgroup g = { 0 };
+		struct nu_waitgroup g = {0};
 
 		nu_waitgroup_wait(&g); /* nothing to wait for */
 		nu_waitgroup_add(&g, 20);

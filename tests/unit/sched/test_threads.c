@@ -126,7 +126,8 @@ static void take_turns(void *arg)
 		turns[me]++;
 		nu_yield();
 		for (int j = 0; j < FAIR_THREADS; j++)
-			cr_assert(abs(turns[j] - turns[me]) <= 1, "%d had %d turns, %d had %d", j, turns[j], me, turns[me]);
+			cr_assert(abs(turns[j] - turns[me]) <= 1, "%d had %d turns, %d had %d", j, turns[j],
+				  me, turns[me]);
 	}
 }
 
@@ -243,7 +244,7 @@ static int call_down(int depth)
 		return 0;
 	t = nu_thread_alloc(p);
 	c = nu_thread_prepare(t, callee, NULL, sizeof(*c));
-	*c = (struct call){ self, depth, -1 };
+	*c = (struct call){self, depth, -1};
 	t->arg = c;
 	t->detached = 1;
 	struct call *volatile result = c;

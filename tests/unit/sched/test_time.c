@@ -71,7 +71,7 @@ Test(time, many_sleepers)
 /* The proclet's clock is the node's plus an offset. */
 static void shifted(void)
 {
-	struct nu_proclet_head head = { .clock_offset_ns = 5000000000 };
+	struct nu_proclet_head head = {.clock_offset_ns = 5000000000};
 	uint64_t before = nu_mono_ns(), begin;
 
 	user_proclet.head = &head;
@@ -141,7 +141,8 @@ static void on_timer(void *arg)
 static void timers(void)
 {
 	for (int i = 0; i < 1000; i++)
-		cr_assert_eq(nu_timer_call((uint64_t)(rand() % 3000000), on_timer, (void *)(intptr_t)(i % 2)), 0);
+		cr_assert_eq(nu_timer_call((uint64_t)(rand() % 3000000), on_timer, (void *)(intptr_t)(i % 2)),
+			     0);
 	while (timer_calls < 1500)
 		nu_sleep_us(500);
 }
@@ -214,7 +215,7 @@ static void test_stop(unsigned core)
 	stopped++;
 }
 
-static const struct nu_poller poller = { test_poll, test_flush, test_arm, test_start, test_stop };
+static const struct nu_poller poller = {test_poll, test_flush, test_arm, test_start, test_stop};
 
 Test(time, pollers_wake_a_sleeping_core)
 {
@@ -245,7 +246,7 @@ static int refuse(unsigned core)
 
 Test(time, a_poller_that_cannot_start)
 {
-	struct nu_poller p = { .core_start = refuse, .core_stop = test_stop };
+	struct nu_poller p = {.core_start = refuse, .core_stop = test_stop};
 
 	cr_assert_eq(nu_poller_add(&p), 0);
 	layout_make();
