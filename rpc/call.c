@@ -202,6 +202,8 @@ static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const
 	err = nu_wire_send(node, &msg, &part, len ? 1 : 0);
 	if (err) {
 		t->wait_seq = 0;
+		if (msg.cls == NU_CLASS_CALL)
+			nu_wire_uncredit(node);
 		return err;
 	}
 	nu_stat_add(nu_core_self(), NU_STAT_CALLS_SENT, 1);

@@ -294,7 +294,7 @@ static int nap(struct worker *w)
 {
 	struct itimerspec in = {.it_value.tv_nsec = STALL_NAP_NS};
 
-	if (!w->unfinished || ++w->refusals < STALL_TRIES)
+	if (++w->refusals < STALL_TRIES)
 		return -EBUSY;
 	return timerfd_settime(w->nap_fd, 0, &in, NULL) ? -EBUSY : w->nap_fd;
 }

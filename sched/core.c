@@ -209,7 +209,7 @@ static int core_prepare(struct nu_core *c)
 	if (nu_sched.pin)
 		pin(c);
 	prctl(PR_SET_TIMERSLACK, 1000ul); /* the default of 50 us is long against a sleep of 10 */
-	if (sigaltstack(&ss, NULL))
+	if (sigaltstack(&ss, &c->old_alt_stack))
 		return -nu_sys_errno;
 	nu_signal_mask(&mask);
 	return -pthread_sigmask(SIG_SETMASK, &mask, NULL);
@@ -240,6 +240,7 @@ static void *core_main(void *arg)
 	if (!err)
 		nu_core_loop(c);
 	stop_pollers(c, n);
+	sigaltstack(&c->old_alt_stack, NULL); /* AddressSanitizer unmaps what it finds there, thinking it its own */
 	nu_core_set(NULL);
 	return NULL;
 }

@@ -80,6 +80,7 @@ struct nu_core {
 	bool has_kthread;
 	pid_t tid;
 	void *alt_stack;
+	stack_t old_alt_stack;
 	int start_error;
 	uint64_t tick_switches, tick_rounds; /* the monitor's */
 	struct nu_thread *tick_current;

@@ -12,6 +12,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+/* Frames that ended without returning, and frames about to be copied, have marks around their variables. */
+#define FORGET_MARKS(t) \
+	__asan_unpoison_memory_region((t)->stack_low, (size_t)((char *)(t) - (char *)(t)->stack_low))
+#else
+#define FORGET_MARKS(t) ((void)(t))
+#endif
+
 #define COLOURS	     8
 #define COLOUR_BYTES 448 /* 7 lines: spreads over sets that a power of two would not reach */
 #define BATCH	     16
@@ -224,6 +233,7 @@ struct nu_thread *nu_thread_alloc(struct nu_proclet *p)
 	t->proclet = p;
 	t->proclet_id = atomic_load_explicit(&p->id, memory_order_relaxed);
 	t->stack_low = (void *)(low + PAGE);
+	FORGET_MARKS(t);
 	t->home_node = nu_node.self;
 	t->core = c ? (uint16_t)c->index : 0;
 	nu_list_init(&t->link);
@@ -273,6 +283,7 @@ void nu_stack_live(const struct nu_thread *t, void **low_p, size_t *len_p)
 {
 	char *low = (char *)t->sp - NU_RED_ZONE;
 
+	FORGET_MARKS(t);
 	if (low < (char *)t->stack_low)
 		low = t->stack_low;
 	*low_p = low;
