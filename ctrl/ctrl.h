@@ -49,6 +49,8 @@ int __must_check nu_client_list(uint64_t *cursor, struct nu_ctrl_info *infos, un
 /* ---- a node's services: service.c: internal methods of its own proclet ---- */
 int nu_service_forget(unsigned node, uint64_t id);
 int nu_service_stats(unsigned node, struct nu_stats *s);
+/* After a death: asks the nodes about moves that were in flight and tells the controller. Node 0. */
+void nu_service_resolve_doubts(void);
 int nu_service_died(unsigned node, unsigned dead);
 
 /* ---- an operator's commands: command.c ---- */

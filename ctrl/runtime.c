@@ -53,6 +53,7 @@ static void death_body(void *arg)
 	if (nu_node.self != 0)
 		return;
 	nu_client_node_dead(node);
+	nu_service_resolve_doubts();
 	for (unsigned n = 0; n < nu_node.count; n++) {
 		if (!nu_node.dead[n])
 			(void)!nu_service_died(n, node); /* it may die too: then we hear of it */

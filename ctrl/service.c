@@ -127,6 +127,48 @@ int nu_service_died(unsigned node, unsigned dead)
 	return node_call(node, &died_method, dead, NULL);
 }
 
+/* ---- doubts: a move was in flight when one of its nodes died; the other knows how far it had come ---- */
+
+static void holds_run(void *self, void *args, void *result, struct nu_out *out)
+{
+	uint64_t id = ((struct word_args *)args)->word;
+	struct nu_proclet *p = nu_proclet_lookup(id);
+	int64_t location = -1;
+
+	if (p) {
+		nu_lock_acquire(&p->lock);
+		if (p->id == id && p->head &&
+		    (p->state == NU_PROCLET_PRESENT || p->state == NU_PROCLET_MOVING || p->state == NU_PROCLET_DYING))
+			location = (int64_t)p->head->location;
+		nu_lock_release(&p->lock);
+	}
+	*(int64_t *)result = location;
+}
+NODE_METHOD(holds_method, "holds", holds_run, struct word_args, NU_RESULT_FIXED, sizeof(int64_t));
+
+void nu_service_resolve_doubts(void)
+{
+	struct nu_ctrl_doubt doubts[64];
+	int n;
+
+	do {
+		n = nu_client_doubts(doubts, 64);
+		for (int i = 0; i < n; i++) {
+			unsigned alive = doubts[i].from_alive ? doubts[i].from : doubts[i].to;
+			int64_t location = -1;
+			int err = node_call(alive, &holds_method, doubts[i].id, &location);
+
+			if (err && err != -EHOSTDOWN)
+				nu_warn("node %u does not say whether it has proclet %#lx: %s", alive,
+					(unsigned long)doubts[i].id, nu_strerror(err));
+			err = nu_client_resolve(doubts[i].id, location < 0 ? NU_CTRL_NO_NODE : alive,
+						location < 0 ? doubts[i].location : (uint64_t)location);
+			if (err && err != -ESTALE && err != -EHOSTDOWN)
+				nu_warn("proclet %#lx stays in doubt: %s", (unsigned long)doubts[i].id, nu_strerror(err));
+		}
+	} while (n == 64);
+}
+
 /* ---- nodes ---- */
 
 NU_API int nu_nodes(struct nu_node_info *infos, unsigned max)

@@ -129,10 +129,11 @@ static void drop_threads(struct nu_proclet *p)
 	struct nu_list gone, *l, *next;
 
 	nu_lock_acquire(&p->lock);
-	gone = p->threads;
-	gone.next->prev = gone.prev->next = &gone;
-	if (nu_list_empty(&p->threads))
-		nu_list_init(&gone);
+	nu_list_init(&gone);
+	if (!nu_list_empty(&p->threads)) {
+		gone = p->threads;
+		gone.next->prev = gone.prev->next = &gone;
+	}
 	nu_list_init(&p->threads);
 	nu_list_init(&p->parked);
 	p->nthreads = p->calls_active = 0;

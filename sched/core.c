@@ -240,7 +240,8 @@ static void *core_main(void *arg)
 	if (!err)
 		nu_core_loop(c);
 	stop_pollers(c, n);
-	sigaltstack(&c->old_alt_stack, NULL); /* AddressSanitizer unmaps what it finds there, thinking it its own */
+	sigaltstack(&c->old_alt_stack,
+		    NULL); /* AddressSanitizer unmaps what it finds there, thinking it its own */
 	nu_core_set(NULL);
 	return NULL;
 }
@@ -288,18 +289,19 @@ static unsigned online_cpus(void)
 	return sched_getaffinity(0, sizeof(allowed), &allowed) ? 1 : (unsigned)CPU_COUNT(&allowed);
 }
 
-/* With a processor for every core of every node cores are pinned and may spin. */
+/* With a processor for every core of every node of this host cores are pinned and may spin. NU_PIN and NU_SPIN_US say
+ * otherwise: two jobs on one host would be pinned to the same processors. */
 static void choose(void)
 {
-	const char *env = getenv("NU_SPIN_US");
+	const char *pin_env = getenv("NU_PIN"), *spin_env = getenv("NU_SPIN_US");
 	unsigned all = 0;
+	bool room;
 
 	for (unsigned n = 0; n < nu_node.count || n == 0; n++)
 		all += n < nu_node.count && nu_node.cores_of[n] ? nu_node.cores_of[n] : nu_node.cores;
-	nu_sched.pin = all <= online_cpus();
-	nu_sched.spin_ns = nu_sched.pin ? 20000 : 0;
-	if (env)
-		nu_sched.spin_ns = strtoul(env, NULL, 10) * 1000;
+	room = all <= online_cpus();
+	nu_sched.pin = pin_env ? atoi(pin_env) != 0 : room;
+	nu_sched.spin_ns = spin_env ? strtoul(spin_env, NULL, 10) * 1000 : room ? 20000 : 0;
 }
 
 static int start_cores(void)

@@ -15,7 +15,7 @@
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 /* Frames that ended without returning, and frames about to be copied, have marks around their variables. */
-#define FORGET_MARKS(t) \
+#define FORGET_MARKS(t)                                                                                      \
 	__asan_unpoison_memory_region((t)->stack_low, (size_t)((char *)(t) - (char *)(t)->stack_low))
 #else
 #define FORGET_MARKS(t) ((void)(t))

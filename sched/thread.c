@@ -315,11 +315,20 @@ static inline bool handoff_ticks(struct nu_core *c)
 	return unlikely(++c->ticks >= NU_POLL_TICKS * NU_HANDOFF_TICKS);
 }
 
-/* @to is claimed: running = 1 already. For the scheduler's context, which waits for 0, it counts as just picked. */
+/*
+ * @to is claimed: running = 1 already. For the scheduler's context, which waits for 0, it counts as just picked. If others
+ * wait it joins them: a thread that only makes local calls would never let them run.
+ */
 static void via_scheduler(struct nu_core *c, struct nu_thread *to)
 {
 	atomic_store_explicit(&to->running, 0, memory_order_relaxed);
-	c->next = to;
+	if (!atomic_load_explicit(&c->nqueued, memory_order_relaxed)) {
+		c->next = to;
+		return;
+	}
+	while (!nu_runq_put(c, to, false))
+		if (nu_thread_park(to))
+			break;
 }
 
 void nu_thread_handoff(struct nu_thread *to, enum nu_wait wait)

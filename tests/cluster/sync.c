@@ -588,7 +588,7 @@ static void over_moves(void)
 {
 	NU_SCOPED(room, r);
 	NU_SCOPED_FUTURE(room, end, f);
-	struct tally t;
+	struct tally t = {0};
 	int ret = -1, made = room_create(&(struct nu_options){.capacity_bytes = 16 << 20}, &r);
 
 	CHECK_IS(made, 0);

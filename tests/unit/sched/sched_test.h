@@ -64,6 +64,7 @@ static void start_in(struct nu_proclet *p, unsigned cores, void (*body)(void))
 	nu_node.cores = cores;
 	nu_node.cores_of[0] = (uint8_t)cores;
 	nu_preempt_pc_ok = in_user_text;
+	setenv("NU_PIN", "0", 0); /* tests run side by side */
 	proclet_make(&user_proclet, 0x1234567, true);
 	proclet_make(&node_proclet, nu_id_of_node(0), false);
 	layout_make();

@@ -67,7 +67,7 @@ static void sleeper(void)
 		worst = worst > nu_mono_ns() - begin ? worst : nu_mono_ns() - begin;
 	}
 	halt = true;
-	cr_assert_lt(worst, 1000000000);
+	cr_assert_lt(worst, 5000000000u); /* forever, if nobody interrupts the loop */
 	while (!rounds)
 		nu_yield();
 }
