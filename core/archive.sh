@@ -16,7 +16,7 @@ code_sections() { # those of $obj, one a line
 
 ld -r -o "$obj" --whole-archive "$@"
 for section in $(code_sections); do
-	objcopy --rename-section "$section=nu_text,alloc,load,readonly,code" "$obj"
+	objcopy --rename-section "$section=nu_text,contents,alloc,load,readonly,code" "$obj"
 done
 objcopy --localize-hidden "$obj"
 [ "$(code_sections)" = nu_text ] || { echo "archive.sh: code outside nu_text: $(code_sections)" >&2; exit 1; }

@@ -100,13 +100,18 @@ static int after_answer(struct nu_thread *t, struct call *c, int status)
 /* Packs the arguments; large ones into the caller's heap, since the caller may move while it waits. */
 static void *pack(struct nu_proclet *caller, struct call *c, void *room, size_t room_bytes, size_t *len_p)
 {
-	ssize_t extra = c->m->nfields ? nu_codec_args_bytes(c->m, c->args) : 0;
+	ssize_t extra;
 	size_t len;
 	void *to = room;
 
+	if (likely(!c->m->nfields)) { /* plain bytes: as they are, on the caller's stack */
+		*len_p = c->m->args_bytes;
+		return (void *)c->args;
+	}
+	extra = nu_codec_args_bytes(c->m, c->args);
 	if (extra < 0)
 		return NULL;
-	len = c->m->nfields ? NU_ALIGN_UP((size_t)c->m->args_bytes, 8) + (size_t)extra : c->m->args_bytes;
+	len = NU_ALIGN_UP((size_t)c->m->args_bytes, 8) + (size_t)extra;
 	if (len > room_bytes)
 		to = nu_proclet_alloc(caller, len);
 	if (to)
@@ -281,7 +286,7 @@ static int call_run(struct nu_thread *t, struct call *c)
 			ret = -EHOSTUNREACH;
 		}
 	} while (ret == TRY_AGAIN);
-	if (packed != room)
+	if (packed != room && packed != c->args)
 		nu_proclet_free(t->proclet, packed);
 	return ret;
 }
@@ -321,7 +326,7 @@ static void fail_wait(struct nu_thread *t)
 {
 	t->wait_status = -EHOSTDOWN;
 	t->wait_done = 1;
-	if (t->state == NU_THREAD_BLOCKED && nu_wake_claim(t))
+	if (t->state == NU_THREAD_BLOCKED && (!t->call_deadline_ns || nu_wake_claim(t)))
 		nu_thread_ready(t);
 }
 

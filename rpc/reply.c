@@ -76,7 +76,8 @@ static struct nu_thread *answer(struct nu_proclet *caller, const struct nu_msg *
 		w->wait_status = result_store(caller, w, msg, data, len);
 	}
 	w->wait_done = 1;
-	return w->state == NU_THREAD_BLOCKED && nu_wake_claim(w) ? w : NULL;
+	/* Under this lock `wait_done` admits one answer; only a deadline's timer competes with it. */
+	return w->state == NU_THREAD_BLOCKED && (!w->call_deadline_ns || nu_wake_claim(w)) ? w : NULL;
 }
 
 enum outcome { ANSWERED, HELD, NOT_HERE, DROPPED };
@@ -191,11 +192,14 @@ static void serve_done(struct nu_thread *t)
 	struct nu_proclet *p = t->proclet;
 	bool last;
 
-	nu_proclet_free(p, t->serve_buffer);
-	nu_proclet_free(p, (void *)t->serve_out.data);
+	if (unlikely(t->serve_buffer))
+		nu_proclet_free(p, t->serve_buffer);
+	if (t->serve_out.data)
+		nu_proclet_free(p, (void *)t->serve_out.data);
 	t->reply_proclet = 0;
 	nu_lock_acquire(&p->lock);
 	last = --p->calls_active == 0 && p->state == NU_PROCLET_DYING;
+	nu_thread_unlink(t); /* from here on it touches nothing of the proclet: a pause need not wait for it */
 	nu_lock_release(&p->lock);
 	if (last)
 		nu_rpc_retire(p);

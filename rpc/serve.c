@@ -122,9 +122,11 @@ struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method 
 	}
 	memcpy(t->serve_args, packed, len);
 	memset(t->serve_result, 0, m->result_bytes);
-	*err_p = nu_codec_args_unpack(m, t->serve_args, len);
-	if (*err_p)
-		goto free_buffer;
+	if (m->nfields || unlikely(len != m->args_bytes)) {
+		*err_p = nu_codec_args_unpack(m, t->serve_args, len);
+		if (*err_p)
+			goto free_buffer;
+	}
 	t->serve_method = m;
 	t->serve_out = (struct nu_bytes){ NULL, 0 };
 	t->detached = 1;

@@ -132,6 +132,16 @@ static unsigned poll_all(struct nu_core *c)
 	return n;
 }
 
+/* Takes the expired timers and the queue of a core that is stuck; returns a thread to run first. */
+static __attribute__((noinline)) struct nu_thread *help(struct nu_core *c)
+{
+	if (!atomic_exchange(&nu_sched.help, false))
+		return NULL;
+	nu_timers_help(c);
+	atomic_store(&c->hungry, true);
+	return nu_steal(c);
+}
+
 void nu_core_loop(struct nu_core *c)
 {
 	while (likely(!atomic_load_explicit(&nu_sched.stop, memory_order_relaxed))) {
@@ -148,6 +158,8 @@ void nu_core_loop(struct nu_core *c)
 			c->idle_since = 0;
 		nu_timers_run(c);
 		nu_core_run_posts(c);
+		if (unlikely(atomic_load_explicit(&nu_sched.help, memory_order_relaxed)) && !t)
+			t = help(c);
 		if (!t)
 			t = nu_runq_pop(c);
 		if (!t)

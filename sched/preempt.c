@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define PREEMPT_SIGNAL (SIGRTMIN + 3)
+#define STUCK_TICKS    4
 
 bool (*nu_preempt_pc_ok)(const void *pc) = nu_image_movable;
 
@@ -141,6 +142,7 @@ static bool look_at(struct nu_core *c, uint64_t now)
 	bool queued = atomic_load_explicit(&c->nqueued, memory_order_relaxed) != 0;
 	bool starved = t && rounds == c->tick_rounds && loop_wanted(c, now);
 	bool active = t || switches != c->tick_switches;
+	bool overdue = nu_timers_overdue(c, now);
 
 	c->tick_current = t;
 	c->tick_switches = switches;

@@ -84,6 +84,7 @@ struct nu_core {
 	int start_error;
 	uint64_t tick_switches, tick_rounds; /* the monitor's */
 	struct nu_thread *tick_current;
+	unsigned tick_same;
 	void *fake_stack; /* AddressSanitizer's, of the scheduler's context */
 	const void *kstack_low;
 	size_t kstack_bytes;
@@ -93,6 +94,7 @@ struct nu_sched {
 	unsigned ncores;
 	struct nu_core *cores[NU_MAX_CORES];
 	atomic_bool stop;
+	atomic_bool help; /* some core is stuck: the next that comes by takes its work */
 	atomic_uint nsleeping;
 	atomic_uint nstarted;
 	unsigned npollers;

@@ -35,6 +35,7 @@ enum slot_state {
 	SLOT_FREE,
 	SLOT_HERE, /* holds a thread of this node's, whoever owns the slot */
 	SLOT_LENT, /* ours, its thread is elsewhere */
+	SLOT_BACK, /* ours: its thread has ended at a move's destination before we had let it depart */
 };
 
 static struct {
@@ -322,32 +323,49 @@ int nu_stack_adopt(struct nu_thread *t, size_t live_bytes)
 	return 0;
 }
 
+static void give(uintptr_t low)
+{
+	nu_lock_acquire(&stacks.lock);
+	give_locked(nu_stack_thread(low));
+	nu_lock_release(&stacks.lock);
+}
+
 void nu_stack_depart(struct nu_thread *t)
 {
 	uintptr_t low = nu_stack_slot(t);
-	bool ours = is_ours(low);
+	_Atomic uint8_t *slot = &stacks.table[slot_index(low)];
+	uint8_t here = SLOT_HERE;
 
-	atomic_store_explicit(&stacks.table[slot_index(low)], ours ? SLOT_LENT : SLOT_FREE,
-			      memory_order_release);
-	if (ours)
-		madvise((void *)(low + PAGE), slot_bytes() - PAGE, MADV_DONTNEED);
-	else
+	if (!is_ours(low)) {
+		atomic_store_explicit(slot, SLOT_FREE, memory_order_release);
 		slot_unmap(low);
+		return;
+	}
+	/* Before it is lent: then it may be somebody else's at once. */
+	if (atomic_load_explicit(slot, memory_order_acquire) == SLOT_HERE)
+		madvise((void *)(low + PAGE), slot_bytes() - PAGE, MADV_DONTNEED);
+	if (!atomic_compare_exchange_strong(slot, &here, SLOT_LENT)) {
+		atomic_store_explicit(slot, SLOT_FREE, memory_order_release);
+		give(low);
+	}
 }
 
 void nu_stack_returned(void *stack_top)
 {
 	uintptr_t low = nu_stack_slot((char *)stack_top - 1);
-	uint8_t lent = SLOT_LENT;
+	uint8_t lent = SLOT_LENT, here = SLOT_HERE;
 
-	if (!low || !is_ours(low) ||
-	    !atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &lent, SLOT_FREE)) {
-		nu_warn("stacks: %p came home but was not lent: ignored", stack_top);
+	if (!low || !is_ours(low) || low >= stacks.part_next) {
+		nu_warn("stacks: %p came home but is none of ours: ignored", stack_top);
 		return;
 	}
-	nu_lock_acquire(&stacks.lock);
-	give_locked(nu_stack_thread(low));
-	nu_lock_release(&stacks.lock);
+	if (atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &lent, SLOT_FREE)) {
+		give(low);
+		return;
+	}
+	/* The destination runs a proclet's threads while we still take them out of our books. */
+	if (!atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &here, SLOT_BACK))
+		nu_warn("stacks: %p came home but was not lent: ignored", stack_top);
 }
 
 bool nu_thread_is_here(const struct nu_thread *t)

@@ -221,6 +221,12 @@ static void end(struct nu_core *c, struct nu_thread *t)
 	struct nu_proclet *p = t->proclet;
 	struct nu_thread *joiner;
 
+	/* Detached is for good: then nobody else looks at it. A thread that served a call has left the list already. */
+	if (likely(__atomic_load_n(&t->detached, __ATOMIC_ACQUIRE)) && nu_list_empty(&t->proclet_link)) {
+		nu_thread_set_state(t, NU_THREAD_DONE);
+		c->dead = t;
+		return;
+	}
 	nu_lock_acquire(&t->join_lock);
 	if (t->detached) {
 		nu_lock_release(&t->join_lock);

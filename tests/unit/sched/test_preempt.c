@@ -139,6 +139,32 @@ Test(preempt, timers_of_a_stuck_core, .timeout = 30)
 	run(2, stuck);
 }
 
+/* The same with the other core busy: it must take over what waits on the stuck one. */
+static atomic_bool unstuck;
+
+static void yield_on(void *arg)
+{
+	while (!unstuck)
+		nu_yield();
+}
+
+static void stuck_beside_a_busy_one(void)
+{
+	spawn(yield_on, NULL, NULL);
+	spawn(yield_on, NULL, NULL);
+	stuck();
+	unstuck = true;
+}
+
+Test(preempt, work_of_a_stuck_core_beside_a_busy_one, .timeout = 30)
+{
+	for (int i = 0; i < 20; i++) {
+		woken = 0;
+		unstuck = false;
+		run(2, stuck_beside_a_busy_one);
+	}
+}
+
 /* ---- crashes, in a child that dies of them ---- */
 
 static USER int overflow(int depth)
