@@ -22,7 +22,7 @@ struct nu_reader_ops {
 	 * for the time of the copy. */
 	int (*read)(unsigned peer, const struct nu_piece *pieces, unsigned npieces);
 };
-extern const struct nu_reader_ops nu_reader_cma;
+extern const struct nu_reader_ops nu_reader_cma, nu_reader_am;
 
 /* Probes the readers for each peer; @wanted: NULL or "auto", or a name. After peers' pids are known. */
 int __must_check nu_reader_init(const char *wanted);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const struct nu_reader_ops *const readers[] = { &nu_reader_cma };
+static const struct nu_reader_ops *const readers[] = { &nu_reader_cma, &nu_reader_am };
 static const struct nu_reader_ops *chosen[NU_MAX_NODES];
 
 static int choose(unsigned peer, const char *wanted)
@@ -33,7 +33,7 @@ int nu_reader_init(const char *wanted)
 	for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++)
 		known |= wanted && !strcmp(wanted, readers[i]->name);
 	if (wanted && !known) {
-		nu_err("there is no reader '%s'; this build has: cma", wanted);
+		nu_err("there is no reader '%s'; this build has: cma, am", wanted);
 		return -EINVAL;
 	}
 	for (unsigned n = 0; n < nu_node.count; n++) {

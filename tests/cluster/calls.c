@@ -255,7 +255,7 @@ static void plain_values(void)
 
 	for (unsigned i = 0; i < 10; i++)
 		CHECK_IS(kinds_nothing(k), 0);
-	CHECK_IS(kinds_scalars(k, -128, 65535, INT64_C(-1) << 40, 0.5f, true, 1e15, &sum), 0);
+	CHECK_IS(kinds_scalars(k, -128, 65535, -(INT64_C(1) << 40), 0.5f, true, 1e15, &sum), 0);
 	CHECK(sum == -128 + 65535 - (double)(INT64_C(1) << 40) + 0.5 + 1 + 1e15);
 	CHECK_IS(kinds_turn(k, s, &r), 0);
 	CHECK(r.from.x == 3.5 && r.from.y == -4 && !strcmp(r.from.name, "fifteen letters") && r.to.x == 1 &&
@@ -664,6 +664,7 @@ static int outside(unsigned node)
 
 int main(int argc, char **argv)
 {
-	return nu_run(argc, argv, calls_main,
-		      &(const struct nu_run_options){.node_init = outside, .writable_globals = true});
+	const struct nu_run_options o = {.node_init = outside, .writable_globals = true};
+
+	return nu_run(argc, argv, calls_main, &o);
 }
