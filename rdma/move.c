@@ -254,6 +254,43 @@ static void move_run(void *self, void *args, void *result, struct nu_out *out)
 }
 NU_NODE_METHOD(nu_move_method, "move", move_run, struct nu_move_args, NULL, 0);
 
+/* Where a proclet is by what this node knows, which may be long past: *sure_p false. */
+static int guess(uint64_t id, bool *sure_p)
+{
+	struct nu_proclet *p = nu_proclet_lookup(id);
+	uint64_t location;
+	unsigned node;
+	int ret;
+
+	*sure_p = true;
+	if (p && p->state == NU_PROCLET_DYING)
+		return -ESTALE;
+	if (p && (p->state == NU_PROCLET_PRESENT || p->state == NU_PROCLET_MOVING))
+		return (int)nu_node.self;
+	*sure_p = false;
+	if (p && p->state == NU_PROCLET_MOVED)
+		return (int)p->moved_to;
+	ret = nu_rpc_locate(id, &node, &location);
+	return ret ? ret : (int)node;
+}
+
+NU_API int nu_locate(struct nu_ref ref)
+{
+	uint64_t location;
+	unsigned node;
+	bool sure;
+	int ret;
+
+	if (!ref.id)
+		return -ESTALE;
+	ret = guess(ref.id, &sure);
+	if (sure)
+		return ret;
+	/* It may have moved on from where we saw it go. */
+	ret = nu_rpc_locate_anew(ref.id, &node, &location);
+	return ret ? ret : (int)node;
+}
+
 NU_API int nu_migrate(struct nu_ref ref, unsigned node)
 {
 	struct nu_move_args args = { ref.id, node };
@@ -262,34 +299,16 @@ NU_API int nu_migrate(struct nu_ref ref, unsigned node)
 	if (node >= nu_node.count)
 		return -EINVAL;
 	for (unsigned tries = 0; ret == -EREMCHG && tries < 100; tries++) {
-		int at = nu_locate(ref);
+		bool sure;
+		int at = tries ? nu_locate(ref) : guess(ref.id, &sure);
 
+		if (!tries && (at < 0 || (unsigned)at == node))
+			at = nu_locate(ref);
 		if (at < 0)
 			return at;
 		if ((unsigned)at == node)
 			return 0;
 		ret = nu_node_call((unsigned)at, &nu_move_method, &args);
-		if (ret == -EREMCHG)
-			nu_route_forget(ref.id);
 	}
 	return ret == -EREMCHG ? -EBUSY : ret;
-}
-
-NU_API int nu_locate(struct nu_ref ref)
-{
-	struct nu_proclet *p = nu_proclet_lookup(ref.id);
-	uint64_t location;
-	unsigned node;
-	int ret;
-
-	if (!ref.id)
-		return -ESTALE;
-	if (p && p->state == NU_PROCLET_DYING)
-		return -ESTALE;
-	if (p && (p->state == NU_PROCLET_PRESENT || p->state == NU_PROCLET_MOVING))
-		return (int)nu_node.self;
-	if (p && p->state == NU_PROCLET_MOVED)
-		return (int)p->moved_to;
-	ret = nu_rpc_locate(ref.id, &node, &location);
-	return ret ? ret : (int)node;
 }

@@ -215,16 +215,18 @@ static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const
 	return after_answer(t, c, wait_answer(t, NU_WAIT_REPLY_REMOTE));
 }
 
-int nu_rpc_locate(uint64_t id, unsigned *node_p, uint64_t *location_p)
+int nu_rpc_locate_anew(uint64_t id, unsigned *node_p, uint64_t *location_p)
 {
-	int ret;
+	int ret = nu_rpc_ops.locate ? nu_rpc_ops.locate(id, node_p, location_p) : -ESTALE;
 
-	if (nu_route_lookup(id, node_p, location_p))
-		return 0;
-	ret = nu_rpc_ops.locate ? nu_rpc_ops.locate(id, node_p, location_p) : -ESTALE;
 	if (!ret)
 		nu_route_learn(id, *node_p, *location_p);
 	return ret;
+}
+
+int nu_rpc_locate(uint64_t id, unsigned *node_p, uint64_t *location_p)
+{
+	return nu_route_lookup(id, node_p, location_p) ? 0 : nu_rpc_locate_anew(id, node_p, location_p);
 }
 
 /* One attempt at the place where the proclet is thought to be. */

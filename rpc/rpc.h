@@ -121,6 +121,8 @@ void nu_route_forget(uint64_t id);
 void nu_held_release(struct nu_proclet *p);
 /* Where @id is: the cache, then the controller. Thread context; may call. -ESTALE, -EHOSTDOWN. */
 int __must_check nu_rpc_locate(uint64_t id, unsigned *node_p, uint64_t *location_p);
+/* The same by the controller, whatever the cache says. */
+int __must_check nu_rpc_locate_anew(uint64_t id, unsigned *node_p, uint64_t *location_p);
 /* @p is DYING and no call is active: has it freed by a thread of the node. Any core. */
 void nu_rpc_retire(struct nu_proclet *p);
 /* References that a dying proclet held: copied out, then given back on its behalf (thread context; calls). */

@@ -147,8 +147,11 @@ static bool look_at(struct nu_core *c, uint64_t now)
 	c->tick_current = t;
 	c->tick_switches = switches;
 	c->tick_rounds = rounds;
-	if (t && (queued || nu_timers_overdue(c, now)) &&
-	    atomic_load_explicit(&nu_sched.nsleeping, memory_order_relaxed))
+	c->tick_same = same ? c->tick_same + 1 : 0;
+	if (c->tick_same >= STUCK_TICKS && (queued || overdue))
+		atomic_store(&nu_sched.help,
+			     true); /* it cannot be interrupted: busy cores take its work, too */
+	if (t && (queued || overdue) && atomic_load_explicit(&nu_sched.nsleeping, memory_order_relaxed))
 		nu_core_kick_thief(c);
 	if ((same && queued) || starved)
 		nu_preempt_signal(c);

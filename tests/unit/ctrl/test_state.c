@@ -3,6 +3,7 @@
 #include "ctrl/state.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -687,8 +688,8 @@ Test(speed, many_proclets_on_a_node, .timeout = 100)
 	IS(n, 64);
 	t0 = now_s();
 	OK(nu_ctrl_node_dead(&c, 1));
-	cr_log_warn("create %.2f M/s, locate %.2f M/s (%.2f among %d), move %.2f M/s, death of %d proclets "
-		    "%.1f ms",
+	fprintf(stderr, "create %.2f M/s, locate %.2f M/s (%.2f among %d), move %.2f M/s, death of %d proclets "
+		    "%.1f ms\n",
 		    MANY / create_s / 1e6, LOOKS / locate_s[1] / 1e6, LOOKS / locate_s[0] / 1e6, FEW,
 		    MANY / move_s / 1e6, MANY, (now_s() - t0) * 1e3);
 	IS(locate(ids[0]), -EHOSTDOWN);
