@@ -146,11 +146,12 @@ void nu_reply_on_message(const struct nu_msg *msg, const void *payload, size_t l
 
 	switch (deliver(msg, payload, len, from, &run, &caller, &to)) {
 	case ANSWERED:
-		nu_lock_release(&caller->lock);
+		/* Under the lock: a pause must not find it blocked and let it go while we are about to run it. */
 		if (run && caller->heap)
 			nu_thread_ready(run);
 		else if (run)
 			nu_thread_ready_first(run); /* the node's own: steps of a move */
+		nu_lock_release(&caller->lock);
 		return;
 	case NOT_HERE:
 		send_on(msg, payload, len, to);

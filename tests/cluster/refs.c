@@ -7,7 +7,7 @@
 
 #define HOLDERS 6
 #define THINGS	8
-#define ROUNDS	25
+#define ROUNDS	150
 
 /* ---- the ledger: things report their beginning and end to it ---- */
 
