@@ -15,14 +15,14 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-#define likely(x)   __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
-#define nu_container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
-#define NU_CACHE_LINE 64
-#define NU_ALIGN_UP(x, a) (((x) + (a) - 1) & ~((__typeof__(x))(a) - 1))
-#define NU_KIB ((size_t)1 << 10)
-#define NU_MIB ((size_t)1 << 20)
-#define NU_GIB ((size_t)1 << 30)
+#define likely(x)			   __builtin_expect(!!(x), 1)
+#define unlikely(x)			   __builtin_expect(!!(x), 0)
+#define nu_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define NU_CACHE_LINE			   64
+#define NU_ALIGN_UP(x, a)		   (((x) + (a)-1) & ~((__typeof__(x))(a)-1))
+#define NU_KIB				   ((size_t)1 << 10)
+#define NU_MIB				   ((size_t)1 << 20)
+#define NU_GIB				   ((size_t)1 << 30)
 
 /*
  * The C library's own errno, right after a call of it: what the runtime looks at (nu.h's errno is the program's, and
@@ -36,10 +36,10 @@ enum nu_log_level { NU_LOG_ERROR, NU_LOG_WARN, NU_LOG_INFO, NU_LOG_DEBUG };
 extern enum nu_log_level nu_log_level;
 /* Writes one line "nu: node N: ..." to stderr with one write(2). Any context but a signal handler. */
 void nu_log_write(enum nu_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-#define nu_log(level, ...)                                                                                             \
-	do {                                                                                                           \
-		if (unlikely((level) <= nu_log_level))                                                                 \
-			nu_log_write((level), __VA_ARGS__);                                                            \
+#define nu_log(level, ...)                                                                                   \
+	do {                                                                                                 \
+		if (unlikely((level) <= nu_log_level))                                                       \
+			nu_log_write((level), __VA_ARGS__);                                                  \
 	} while (0)
 #define nu_err(...)   nu_log(NU_LOG_ERROR, __VA_ARGS__)
 #define nu_warn(...)  nu_log(NU_LOG_WARN, __VA_ARGS__)
@@ -83,7 +83,7 @@ static inline void nu_list_del(struct nu_list *e)
 }
 #define nu_list_entry(ptr, type, member) nu_container_of(ptr, type, member)
 #define nu_list_for_each(pos, head)	 for (pos = (head)->next; pos != (head); pos = pos->next)
-#define nu_list_for_each_safe(pos, n, head)                                                                            \
+#define nu_list_for_each_safe(pos, n, head)                                                                  \
 	for (pos = (head)->next, n = pos->next; pos != (head); pos = n, n = pos->next)
 
 /*
@@ -134,7 +134,7 @@ struct nu_layout {
 	size_t seg_region_bytes; /* 32 TiB */
 	uintptr_t stack_base;	 /* 0x2000_0000_0000 */
 	size_t stack_region_bytes;
-	size_t stack_bytes;	 /* of one stack with its guard page, a power of two; NU_STACK_KIB, default 64 */
+	size_t stack_bytes; /* of one stack with its guard page, a power of two; NU_STACK_KIB, default 64 */
 	size_t stack_node_bytes; /* each node's part of the stack region: node n owns [base + n * this, ...) */
 };
 extern struct nu_layout nu_layout;
@@ -181,10 +181,10 @@ static inline bool nu_addr_in_segments(const void *p)
 
 /* This node: set once at start-up, before threads run. node.c */
 struct nu_node {
-	unsigned self;		/* 0 in a job without launcher */
+	unsigned self; /* 0 in a job without launcher */
 	unsigned count;
-	unsigned cores;		/* kernel threads that run user-level threads here */
-	size_t mem_bytes;	/* budget for heaps */
+	unsigned cores;	  /* kernel threads that run user-level threads here */
+	size_t mem_bytes; /* budget for heaps */
 	pid_t pids[NU_MAX_NODES];
 	uint8_t cores_of[NU_MAX_NODES];
 	atomic_bool dead[NU_MAX_NODES];
@@ -311,9 +311,9 @@ enum nu_proclet_state {
 	NU_PROCLET_NONE,
 	NU_PROCLET_ARRIVING, /* pages may be here; nothing runs */
 	NU_PROCLET_PRESENT,
-	NU_PROCLET_MOVING,   /* frozen: being handed over, arrivals are held */
-	NU_PROCLET_MOVED,    /* a forwarding note: it is at `moved_to` */
-	NU_PROCLET_DYING,    /* the last reference is gone */
+	NU_PROCLET_MOVING, /* frozen: being handed over, arrivals are held */
+	NU_PROCLET_MOVED,  /* a forwarding note: it is at `moved_to` */
+	NU_PROCLET_DYING,  /* the last reference is gone */
 };
 
 /*
@@ -325,12 +325,12 @@ struct nu_proclet_head {
 	void *root;
 	struct nu_heap *heap;
 	uint64_t capacity_bytes;
-	uint64_t location;	     /* number of this place: raised by each move */
-	uint64_t spawn_seq;	     /* for call identities */
-	uint64_t refs_total;	     /* counted references to this proclet ... */
-	struct nu_reftab *holders;   /* ... by holder (in this heap) */
-	struct nu_reftab *held;	     /* counted references that this proclet holds (in this heap) */
-	int64_t clock_offset_ns;     /* its clock = node's monotonic clock + this */
+	uint64_t location;	   /* number of this place: raised by each move */
+	uint64_t spawn_seq;	   /* for call identities */
+	uint64_t refs_total;	   /* counted references to this proclet ... */
+	struct nu_reftab *holders; /* ... by holder (in this heap) */
+	struct nu_reftab *held;	   /* counted references that this proclet holds (in this heap) */
+	int64_t clock_offset_ns;   /* its clock = node's monotonic clock + this */
 	bool pinned;
 };
 
@@ -340,16 +340,16 @@ struct nu_proclet_head {
  */
 struct nu_proclet {
 	/* Read by every call. */
-	struct nu_lock lock;	       /* state, threads, held */
-	_Atomic(uint32_t) state;       /* enum nu_proclet_state; written under lock */
-	atomic_bool frozen;	       /* its threads must not run; see sched.h. Written under lock */
+	struct nu_lock lock;	 /* state, threads, held */
+	_Atomic(uint32_t) state; /* enum nu_proclet_state; written under lock */
+	atomic_bool frozen;	 /* its threads must not run; see sched.h. Written under lock */
 	_Atomic(uint64_t) id;
-	struct nu_proclet_head *head;  /* in the segment; NULL for a node's own proclet and when absent */
+	struct nu_proclet_head *head; /* in the segment; NULL for a node's own proclet and when absent */
 	void *root;
 	struct nu_heap *heap;
-	struct nu_list threads;	       /* nu_thread.proclet_link: every thread of it, under lock */
+	struct nu_list threads; /* nu_thread.proclet_link: every thread of it, under lock */
 	uint32_t nthreads;
-	uint32_t calls_active;	       /* threads that serve a call */
+	uint32_t calls_active; /* threads that serve a call */
 
 	/* While frozen: threads that would be runnable (nu_thread.link), under lock. */
 	struct nu_list parked;
@@ -364,25 +364,27 @@ struct nu_proclet {
 
 	unsigned moved_to;
 	uint64_t moved_location;
-	unsigned moved_from;	       /* ARRIVING, or while output is held: the source */
-	bool move_claimed;	       /* somebody is moving or freeing it */
+	unsigned moved_from;	    /* ARRIVING, or while output is held: the source */
+	bool move_claimed;	    /* somebody is moving or freeing it */
+	struct nu_arrival *arrival; /* ARRIVING: what has been made ready for it; rdma/ */
 
 	unsigned nextents;
 	struct nu_extent extents[NU_EXTENTS_MAX];
 	size_t mapped_bytes;
 
-	struct nu_list all_link;       /* every proclet of this node, nu_proclets_lock */
+	struct nu_list all_link; /* every proclet of this node, nu_proclets_lock */
 	struct nu_proclet *next_free;
-	int (*invoke)(struct nu_proclet *p, struct nu_thread *t); /* replication replaces it; NULL: run the method */
+	int (*invoke)(struct nu_proclet *p,
+		      struct nu_thread *t); /* replication replaces it; NULL: run the method */
 };
 
 /* Table by segment index: lock-free reads. The table is rotated so that default-sized segments are dense in it. */
-#define NU_TABLE_SLOT(seg) (((seg) >> 10) | (((seg) & 1023u) << (NU_SEG_INDEX_BITS - 10)))
+#define NU_TABLE_SLOT(seg) (((seg) >> 10) | (((seg)&1023u) << (NU_SEG_INDEX_BITS - 10)))
 extern _Atomic(struct nu_proclet *) *nu_proclet_table;
 static inline struct nu_proclet *nu_proclet_lookup(uint64_t id)
 {
 	struct nu_proclet *p =
-	    atomic_load_explicit(&nu_proclet_table[NU_TABLE_SLOT(nu_id_seg(id))], memory_order_acquire);
+		atomic_load_explicit(&nu_proclet_table[NU_TABLE_SLOT(nu_id_seg(id))], memory_order_acquire);
 	return p && atomic_load_explicit(&p->id, memory_order_relaxed) == id ? p : NULL;
 }
 int __must_check nu_proclet_table_init(void);
@@ -413,15 +415,34 @@ extern unsigned (*nu_current_core_fn)(void);
 /* ---- counters: one table, per core, monotonic. stat.c ---- */
 
 enum nu_stat {
-	NU_STAT_CALLS_LOCAL, NU_STAT_CALLS_SENT, NU_STAT_CALLS_SERVED, NU_STAT_CALLS_FORWARDED, NU_STAT_CALLS_HELD,
-	NU_STAT_REPLIES_SENT, NU_STAT_BYTES_SENT, NU_STAT_BATCHES_SENT,
-	NU_STAT_THREADS_SPAWNED, NU_STAT_SWITCHES, NU_STAT_STEALS, NU_STAT_PREEMPTIONS,
-	NU_STAT_PROCLETS_CREATED, NU_STAT_PROCLETS_FREED,
-	NU_STAT_MOVES_IN, NU_STAT_MOVES_OUT, NU_STAT_MOVES_UNDONE, NU_STAT_MOVE_BYTES,
-	NU_STAT_BAD_MESSAGES, NU_STAT_STALE_CALLS,
+	NU_STAT_CALLS_LOCAL,
+	NU_STAT_CALLS_SENT,
+	NU_STAT_CALLS_SERVED,
+	NU_STAT_CALLS_FORWARDED,
+	NU_STAT_CALLS_HELD,
+	NU_STAT_REPLIES_SENT,
+	NU_STAT_BYTES_SENT,
+	NU_STAT_BATCHES_SENT,
+	NU_STAT_THREADS_SPAWNED,
+	NU_STAT_SWITCHES,
+	NU_STAT_STEALS,
+	NU_STAT_PREEMPTIONS,
+	NU_STAT_PROCLETS_CREATED,
+	NU_STAT_PROCLETS_FREED,
+	NU_STAT_MOVES_IN,
+	NU_STAT_MOVES_OUT,
+	NU_STAT_MOVES_UNDONE,
+	NU_STAT_MOVE_BYTES,
+	NU_STAT_BAD_MESSAGES,
+	NU_STAT_STALE_CALLS,
 	/* Pauses by what the thread was doing; a test asserts that each was hit. */
-	NU_STAT_PAUSE_RUNNING, NU_STAT_PAUSE_RUNNABLE, NU_STAT_PAUSE_SLEEP, NU_STAT_PAUSE_SYNC, NU_STAT_PAUSE_REPLY_LOCAL,
-	NU_STAT_PAUSE_REPLY_REMOTE, NU_STAT_PAUSE_SERVING_MOVED_CALLER,
+	NU_STAT_PAUSE_RUNNING,
+	NU_STAT_PAUSE_RUNNABLE,
+	NU_STAT_PAUSE_SLEEP,
+	NU_STAT_PAUSE_SYNC,
+	NU_STAT_PAUSE_REPLY_LOCAL,
+	NU_STAT_PAUSE_REPLY_REMOTE,
+	NU_STAT_PAUSE_SERVING_MOVED_CALLER,
 	NU_STAT_COUNT,
 };
 struct nu_stat_core {

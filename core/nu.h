@@ -96,8 +96,8 @@ extern const struct nu_method __stop_nu_methods[] __attribute__((weak, visibilit
  */
 NU_API int nu_run_image(int argc, char **argv, nu_main_fn main_fn, const struct nu_run_options *options,
 			const struct nu_image *image);
-#define nu_run(argc, argv, main_fn, options)                                                                           \
-	nu_run_image((argc), (argv), (main_fn), (options),                                                            \
+#define nu_run(argc, argv, main_fn, options)                                                                 \
+	nu_run_image((argc), (argv), (main_fn), (options),                                                   \
 		     &(const struct nu_image){__start_nu_methods, __stop_nu_methods})
 
 /* The name and meaning of an error that a Nu function returned (positive or negative). Static memory. */
@@ -155,8 +155,8 @@ struct nu_node_info {
 	unsigned node;
 	enum nu_node_state state;
 	unsigned cores;
-	uint64_t proclets;	   /* proclets that live there now */
-	uint64_t mem_total_bytes;  /* the node's budget for heaps */
+	uint64_t proclets;	  /* proclets that live there now */
+	uint64_t mem_total_bytes; /* the node's budget for heaps */
 	uint64_t mem_used_bytes;
 };
 

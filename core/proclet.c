@@ -25,6 +25,8 @@ static int extent_add(struct nu_proclet *p, size_t len_bytes, bool zero, bool pr
 	return 0;
 }
 
+#define ONE_PIECE_BYTES NU_MIB
+
 /*
  * How long the next extent is. Growing: one that holds all that is wanted, so that a heap which doubles has few of them.
  * Arriving: powers of two from the largest down, so that each lies aligned to its size and moves by whole page tables.
@@ -34,6 +36,9 @@ static size_t piece_bytes(size_t left, bool growing, size_t room)
 	size_t piece = NU_EXTENT_MIN_BYTES;
 
 	while (piece * 2 <= left)
+		piece *= 2;
+	/* A small one in a single piece: each costs a system call while the proclet stands still. */
+	if (!growing && piece < left && left <= ONE_PIECE_BYTES)
 		piece *= 2;
 	if (growing && piece < left && piece * 2 <= room)
 		piece *= 2;

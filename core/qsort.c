@@ -119,7 +119,7 @@ static void sort(const struct array *a, size_t first, size_t n, unsigned depth)
 
 NU_API void qsort_r(void *base, size_t n, size_t width, compare_fn compare, void *arg)
 {
-	struct array a = { base, width, compare, arg };
+	struct array a = {base, width, compare, arg};
 
 	if (n > 1 && width)
 		sort(&a, 0, n, 2 * (64 - (unsigned)__builtin_clzll(n)));

@@ -28,7 +28,8 @@ struct nu_boot_ops {
 bool nu_boot_launched(void);
 /* Every node gives @mine and gets everybody's: *all_p[n] (malloc'ed) with lens_p[n] bytes. Blocks; -ETIMEDOUT after 30 s,
  * -EHOSTDOWN the launcher is gone or a node died. Before nu_boot_control_start(). May be called several times. */
-int __must_check nu_boot_exchange(const void *mine, size_t len, void *all[NU_MAX_NODES], size_t lens[NU_MAX_NODES]);
+int __must_check nu_boot_exchange(const void *mine, size_t len, void *all[NU_MAX_NODES],
+				  size_t lens[NU_MAX_NODES]);
 /* Refuse to go on: the launcher prints the reason and ends the job. */
 void nu_boot_fail(const char *reason);
 int __must_check nu_boot_control_start(const struct nu_boot_ops *ops);

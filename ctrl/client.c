@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ctrl ((struct nu_controller_ref){ { NU_ID_CTRL } })
+#define ctrl ((struct nu_controller_ref){{NU_ID_CTRL}})
 
 static int outcome(int err, const struct nu_ctrl_answer *a)
 {
@@ -18,13 +18,13 @@ int nu_controller_start(void)
 	const struct nu_class *cls = &nu_controller_class;
 	struct {
 		unsigned incarnation;
-	} args = { 0 };
+	} args = {0};
 	struct nu_proclet *p;
 	int status = 0;
 	int ret = nu_instance_make(NU_ID_CTRL, cls, NU_SEG_DEFAULT_BYTES, true, 0, &p);
 
 	if (!ret)
-		ret = nu_call((struct nu_ref){ NU_ID_CTRL }, cls->init, &args, &status);
+		ret = nu_call((struct nu_ref){NU_ID_CTRL}, cls->init, &args, &status);
 	return ret ? ret : status;
 }
 
@@ -36,7 +36,7 @@ int nu_client_new(const struct nu_options *o, struct nu_place *place_p)
 			  &a);
 
 	if (!ret)
-		*place_p = (struct nu_place){ a.a, (unsigned)a.b };
+		*place_p = (struct nu_place){a.a, (unsigned)a.b};
 	return ret;
 }
 
@@ -174,35 +174,35 @@ static int take(int err, struct nu_bytes b, size_t skip, size_t item_bytes, void
 
 int nu_client_victims(unsigned node, uint64_t after, uint64_t *ids, unsigned max)
 {
-	struct nu_bytes b = { 0 };
+	struct nu_bytes b = {0};
 
 	return take(nu_controller_victims(ctrl, node, after, max, &b), b, 0, sizeof(*ids), ids, max);
 }
 
 int nu_client_away(unsigned node, uint64_t after, uint64_t *ids, unsigned max)
 {
-	struct nu_bytes b = { 0 };
+	struct nu_bytes b = {0};
 
 	return take(nu_controller_away(ctrl, node, after, max, &b), b, 0, sizeof(*ids), ids, max);
 }
 
 int nu_client_doubts(struct nu_ctrl_doubt *doubts, unsigned max)
 {
-	struct nu_bytes b = { 0 };
+	struct nu_bytes b = {0};
 
 	return take(nu_controller_doubts(ctrl, &b), b, 0, sizeof(*doubts), doubts, max);
 }
 
 int nu_client_nodes(struct nu_node_info *infos, unsigned max)
 {
-	struct nu_bytes b = { 0 };
+	struct nu_bytes b = {0};
 
 	return take(nu_controller_nodes(ctrl, &b), b, 0, sizeof(*infos), infos, max);
 }
 
 int nu_client_list(uint64_t *cursor, struct nu_ctrl_info *infos, unsigned max)
 {
-	struct nu_bytes b = { 0 };
+	struct nu_bytes b = {0};
 	int err = nu_controller_list(ctrl, *cursor, max, &b);
 
 	if (!err && b.len_bytes < sizeof(*cursor))

@@ -50,7 +50,8 @@ static int cmd_nodes(struct request *r, FILE *f)
 
 	if (n < 0)
 		return n;
-	fprintf(f, "%5s %-9s %6s %9s %10s %10s\n", "NODE", "STATE", "CORES", "PROCLETS", "USED[MiB]", "MEM[MiB]");
+	fprintf(f, "%5s %-9s %6s %9s %10s %10s\n", "NODE", "STATE", "CORES", "PROCLETS", "USED[MiB]",
+		"MEM[MiB]");
 	for (int i = 0; i < n; i++)
 		fprintf(f, "%5u %-9s %6u %9" PRIu64 " %10" PRIu64 " %10" PRIu64 "\n", infos[i].node,
 			node_state(infos[i].state), infos[i].cores, infos[i].proclets,
@@ -62,7 +63,10 @@ static const char *life(const struct nu_ctrl_info *i)
 {
 	if (i->moving_to != NU_CTRL_NO_NODE)
 		return "moving";
-	return i->life == NU_CTRL_NEW ? "new" : i->life == NU_CTRL_LOST ? "lost" : i->pinned ? "pinned" : "live";
+	return i->life == NU_CTRL_NEW	 ? "new"
+	       : i->life == NU_CTRL_LOST ? "lost"
+	       : i->pinned		 ? "pinned"
+					 : "live";
 }
 
 static int cmd_proclets(struct request *r, FILE *f)
@@ -80,8 +84,8 @@ static int cmd_proclets(struct request *r, FILE *f)
 		n = nu_client_list(&cursor, infos, 256);
 		for (int i = 0; i < n; i++) {
 			if (only == NU_CTRL_NO_NODE || infos[i].node == only)
-				fprintf(f, "%#18" PRIx64 " %5u %8" PRIu64 " %-7s %14" PRIu64 "\n", infos[i].id,
-					infos[i].node, infos[i].location, life(&infos[i]),
+				fprintf(f, "%#18" PRIx64 " %5u %8" PRIu64 " %-7s %14" PRIu64 "\n",
+					infos[i].id, infos[i].node, infos[i].location, life(&infos[i]),
 					infos[i].capacity_bytes / NU_MIB);
 		}
 	}
@@ -101,7 +105,7 @@ static int cmd_migrate(struct request *r, FILE *f)
 	}
 	ret = parse_node(r, 2, f, &node);
 	if (!ret)
-		ret = nu_migrate((struct nu_ref){ id }, node);
+		ret = nu_migrate((struct nu_ref){id}, node);
 	if (!ret)
 		fprintf(f, "proclet %#" PRIx64 " is at node %u\n", id, node);
 	return ret;
@@ -128,17 +132,20 @@ static int stats_of(unsigned node, FILE *f)
 	if (ret)
 		return ret;
 	fprintf(f,
-		"node %u: proclets %" PRIu64 " (created %" PRIu64 ", freed %" PRIu64 "), heaps %" PRIu64 " MiB, pool %" PRIu64
-		" MiB\n"
-		"  calls: local %" PRIu64 ", sent %" PRIu64 ", served %" PRIu64 ", forwarded %" PRIu64 ", held %" PRIu64
-		", stale %" PRIu64 "\n"
+		"node %u: proclets %" PRIu64 " (created %" PRIu64 ", freed %" PRIu64 "), heaps %" PRIu64
+		" MiB, pool %" PRIu64 " MiB\n"
+		"  calls: local %" PRIu64 ", sent %" PRIu64 ", served %" PRIu64 ", forwarded %" PRIu64
+		", held %" PRIu64 ", stale %" PRIu64 "\n"
 		"  wire: batches %" PRIu64 ", bytes %" PRIu64 ", bad messages %" PRIu64 "\n"
-		"  threads: spawned %" PRIu64 ", switches %" PRIu64 ", steals %" PRIu64 ", preemptions %" PRIu64 "\n"
-		"  moves: in %" PRIu64 ", out %" PRIu64 ", undone %" PRIu64 ", bytes %" PRIu64 ", blackout max %.1f us\n",
+		"  threads: spawned %" PRIu64 ", switches %" PRIu64 ", steals %" PRIu64
+		", preemptions %" PRIu64 "\n"
+		"  moves: in %" PRIu64 ", out %" PRIu64 ", undone %" PRIu64 ", bytes %" PRIu64
+		", blackout max %.1f us\n",
 		node, s.proclets_now, s.proclets_created, s.proclets_freed, s.heap_bytes_now / NU_MIB,
-		s.pool_bytes_now / NU_MIB, s.calls_local, s.calls_sent, s.calls_served, s.calls_forwarded, s.calls_held,
-		s.stale_calls, s.batches_sent, s.bytes_sent, s.bad_messages, s.threads_spawned, s.switches, s.steals,
-		s.preemptions, s.moves_in, s.moves_out, s.moves_undone, s.move_bytes, (double)s.blackout_ns_max / 1e3);
+		s.pool_bytes_now / NU_MIB, s.calls_local, s.calls_sent, s.calls_served, s.calls_forwarded,
+		s.calls_held, s.stale_calls, s.batches_sent, s.bytes_sent, s.bad_messages, s.threads_spawned,
+		s.switches, s.steals, s.preemptions, s.moves_in, s.moves_out, s.moves_undone, s.move_bytes,
+		(double)s.blackout_ns_max / 1e3);
 	return 0;
 }
 
@@ -162,8 +169,8 @@ static const struct {
 	const char *name;
 	int (*run)(struct request *r, FILE *f);
 } commands[] = {
-	{ "nodes", cmd_nodes }, { "proclets", cmd_proclets }, { "migrate", cmd_migrate },
-	{ "drain", cmd_drain }, { "restore", cmd_drain },     { "stats", cmd_stats },
+	{"nodes", cmd_nodes}, {"proclets", cmd_proclets}, {"migrate", cmd_migrate},
+	{"drain", cmd_drain}, {"restore", cmd_drain},	  {"stats", cmd_stats},
 };
 
 static void body(void *arg)

@@ -20,16 +20,17 @@ int nu_controller_init(struct nu_controller *self, unsigned incarnation)
 }
 
 /* The body of a method: runs one operation under the mutex. */
-#define OPERATION(self, answer, call)                                                                                  \
-	do {                                                                                                           \
-		nu_mutex_lock(&(self)->mutex);                                                                         \
-		(answer).status = (call);                                                                              \
-		nu_mutex_unlock(&(self)->mutex);                                                                       \
+#define OPERATION(self, answer, call)                                                                        \
+	do {                                                                                                 \
+		nu_mutex_lock(&(self)->mutex);                                                               \
+		(answer).status = (call);                                                                    \
+		nu_mutex_unlock(&(self)->mutex);                                                             \
 	} while (0)
 
-struct nu_ctrl_answer nu_controller_do_node_join(struct nu_controller *self, unsigned node, unsigned cores, uint64_t mem)
+struct nu_ctrl_answer nu_controller_do_node_join(struct nu_controller *self, unsigned node, unsigned cores,
+						 uint64_t mem)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 
 	OPERATION(self, a, nu_ctrl_node_join(&self->ctrl, node, cores, mem));
 	return a;
@@ -37,7 +38,7 @@ struct nu_ctrl_answer nu_controller_do_node_join(struct nu_controller *self, uns
 
 struct nu_ctrl_answer nu_controller_do_node_report(struct nu_controller *self, unsigned node, uint64_t used)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 
 	OPERATION(self, a, nu_ctrl_node_report(&self->ctrl, node, used));
 	return a;
@@ -45,7 +46,7 @@ struct nu_ctrl_answer nu_controller_do_node_report(struct nu_controller *self, u
 
 struct nu_ctrl_answer nu_controller_do_node_dead(struct nu_controller *self, unsigned node)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 
 	OPERATION(self, a, nu_ctrl_node_dead(&self->ctrl, node));
 	return a;
@@ -53,7 +54,7 @@ struct nu_ctrl_answer nu_controller_do_node_dead(struct nu_controller *self, uns
 
 struct nu_ctrl_answer nu_controller_do_set_state(struct nu_controller *self, unsigned node, unsigned state)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 
 	OPERATION(self, a, nu_ctrl_set_state(&self->ctrl, node, (enum nu_node_state)state));
 	return a;
@@ -62,7 +63,7 @@ struct nu_ctrl_answer nu_controller_do_set_state(struct nu_controller *self, uns
 struct nu_ctrl_answer nu_controller_do_proclet_new(struct nu_controller *self, uint64_t capacity, bool pinned,
 						   unsigned wanted)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 	unsigned node = 0;
 
 	OPERATION(self, a, nu_ctrl_proclet_new(&self->ctrl, capacity, pinned, wanted, 0, &a.a, &node));
@@ -70,9 +71,10 @@ struct nu_ctrl_answer nu_controller_do_proclet_new(struct nu_controller *self, u
 	return a;
 }
 
-struct nu_ctrl_answer nu_controller_do_proclet_main(struct nu_controller *self, unsigned node, uint64_t capacity)
+struct nu_ctrl_answer nu_controller_do_proclet_main(struct nu_controller *self, unsigned node,
+						    uint64_t capacity)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 
 	OPERATION(self, a, nu_ctrl_proclet_main(&self->ctrl, node, capacity, &a.a));
 	return a;
@@ -80,7 +82,7 @@ struct nu_ctrl_answer nu_controller_do_proclet_main(struct nu_controller *self, 
 
 struct nu_ctrl_answer nu_controller_do_ready(struct nu_controller *self, uint64_t id)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 
 	OPERATION(self, a, nu_ctrl_proclet_ready(&self->ctrl, id));
 	return a;
@@ -88,7 +90,7 @@ struct nu_ctrl_answer nu_controller_do_ready(struct nu_controller *self, uint64_
 
 struct nu_ctrl_answer nu_controller_do_sized(struct nu_controller *self, uint64_t id, uint64_t bytes)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 
 	OPERATION(self, a, nu_ctrl_proclet_sized(&self->ctrl, id, bytes));
 	return a;
@@ -96,7 +98,7 @@ struct nu_ctrl_answer nu_controller_do_sized(struct nu_controller *self, uint64_
 
 struct nu_ctrl_answer nu_controller_do_locate(struct nu_controller *self, uint64_t id)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 	unsigned node = 0;
 
 	OPERATION(self, a, nu_ctrl_locate(&self->ctrl, id, &node, &a.b));
@@ -106,7 +108,7 @@ struct nu_ctrl_answer nu_controller_do_locate(struct nu_controller *self, uint64
 
 struct nu_ctrl_holders nu_controller_do_free(struct nu_controller *self, uint64_t id, unsigned node)
 {
-	struct nu_ctrl_holders h = { 0 };
+	struct nu_ctrl_holders h = {0};
 	struct nu_ctrl_proclet *p;
 
 	nu_mutex_lock(&self->mutex);
@@ -121,7 +123,7 @@ struct nu_ctrl_holders nu_controller_do_free(struct nu_controller *self, uint64_
 
 struct nu_ctrl_answer nu_controller_do_forgot(struct nu_controller *self, uint64_t id, unsigned node)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 
 	OPERATION(self, a, nu_ctrl_forgot(&self->ctrl, id, node));
 	return a;
@@ -129,24 +131,25 @@ struct nu_ctrl_answer nu_controller_do_forgot(struct nu_controller *self, uint64
 
 struct nu_ctrl_answer nu_controller_do_move_begin(struct nu_controller *self, uint64_t id, unsigned to)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 
 	OPERATION(self, a, nu_ctrl_move_begin(&self->ctrl, id, to, &a.a, &a.b));
 	return a;
 }
 
-struct nu_ctrl_answer nu_controller_do_move_end(struct nu_controller *self, uint64_t id, unsigned at, uint64_t location,
-						bool moved)
+struct nu_ctrl_answer nu_controller_do_move_end(struct nu_controller *self, uint64_t id, unsigned at,
+						uint64_t location, bool moved)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 
 	OPERATION(self, a, nu_ctrl_move_end(&self->ctrl, id, at, location, moved));
 	return a;
 }
 
-struct nu_ctrl_answer nu_controller_do_resolve(struct nu_controller *self, uint64_t id, unsigned node, uint64_t location)
+struct nu_ctrl_answer nu_controller_do_resolve(struct nu_controller *self, uint64_t id, unsigned node,
+					       uint64_t location)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 
 	OPERATION(self, a, nu_ctrl_resolve(&self->ctrl, id, node, location));
 	return a;
@@ -154,7 +157,7 @@ struct nu_ctrl_answer nu_controller_do_resolve(struct nu_controller *self, uint6
 
 struct nu_ctrl_answer nu_controller_do_place(struct nu_controller *self, uint64_t id)
 {
-	struct nu_ctrl_answer a = { 0 };
+	struct nu_ctrl_answer a = {0};
 	unsigned node = 0;
 
 	OPERATION(self, a, nu_ctrl_place(&self->ctrl, id, &node));
@@ -196,7 +199,8 @@ void nu_controller_do_victims(struct nu_controller *self, unsigned node, uint64_
 	give_ids(self, nu_ctrl_victims, node, after, max, out);
 }
 
-void nu_controller_do_away(struct nu_controller *self, unsigned node, uint64_t after, unsigned max, struct nu_out *out)
+void nu_controller_do_away(struct nu_controller *self, unsigned node, uint64_t after, unsigned max,
+			   struct nu_out *out)
 {
 	give_ids(self, nu_ctrl_away, node, after, max, out);
 }

@@ -15,7 +15,8 @@ int __must_check nu_instance_make(uint64_t id, const struct nu_class *cls, size_
  * controller. Thread of the node's own proclet. */
 void nu_instance_retire(struct nu_proclet *p);
 /* nu_rpc_ops.create */
-int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, const void *args, struct nu_ref *ref_p);
+int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, const void *args,
+		       struct nu_ref *ref_p);
 
 /* ---- to the controller: client.c. Thread context; each is a call to it ---- */
 

@@ -26,7 +26,10 @@ static int lay_out(struct nu_proclet *p, const struct nu_class *cls, size_t capa
 	if (ret)
 		return ret;
 	_Static_assert(sizeof(*head) <= NU_HEAP_HEAD_BYTES, "the head lies in front of the heap");
-	*head = (struct nu_proclet_head){ .id = p->id, .cls = cls, .capacity_bytes = capacity_bytes, .pinned = pinned };
+	*head = (struct nu_proclet_head){.id = p->id,
+					 .cls = cls,
+					 .capacity_bytes = capacity_bytes,
+					 .pinned = pinned};
 	head->heap = nu_heap_init(nu_seg_addr(nu_id_seg(p->id)), mapped, capacity_bytes);
 	nu_heap_set_grow(head->heap, nu_proclet_map, p);
 	if (cls) {
@@ -41,8 +44,8 @@ static int lay_out(struct nu_proclet *p, const struct nu_class *cls, size_t capa
 	return 0;
 }
 
-int nu_instance_make(uint64_t id, const struct nu_class *cls, size_t capacity_bytes, bool pinned, uint64_t holder,
-		     struct nu_proclet **p_p)
+int nu_instance_make(uint64_t id, const struct nu_class *cls, size_t capacity_bytes, bool pinned,
+		     uint64_t holder, struct nu_proclet **p_p)
 {
 	struct nu_proclet *p;
 	int ret = nu_proclet_enter(id, &p);
@@ -84,7 +87,7 @@ static int create_here(struct create_args *a)
 	ret = nu_instance_make(a->id, cls, a->capacity_bytes, a->pinned, a->holder, &p);
 	if (ret)
 		return ret;
-	ret = nu_call((struct nu_ref){ a->id }, cls->init, a->init.data, &init);
+	ret = nu_call((struct nu_ref){a->id}, cls->init, a->init.data, &init);
 	if (!ret)
 		ret = init;
 	if (ret) { /* the constructor failed: nobody has the reference */
@@ -101,7 +104,7 @@ static void create_run(void *self, void *args, void *result, struct nu_out *out)
 {
 	*(int *)result = create_here(args);
 }
-static const struct nu_field create_fields[] = { { offsetof(struct create_args, init), NU_FIELD_BYTES, 1 } };
+static const struct nu_field create_fields[] = {{offsetof(struct create_args, init), NU_FIELD_BYTES, 1}};
 __attribute__((section("nu_methods"), used)) static const struct nu_method create_method = {
 	.class_name = "node",
 	.name = "create",
@@ -128,7 +131,8 @@ static int capacity_of(const struct nu_options *o, size_t *bytes_p)
 	return 0;
 }
 
-int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, const void *args, struct nu_ref *ref_p)
+int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, const void *args,
+		       struct nu_ref *ref_p)
 {
 	struct nu_thread *t = nu_thread_self();
 	struct nu_options rounded = *o;
@@ -153,10 +157,9 @@ int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, c
 		return -ENOMEM;
 	}
 	nu_codec_args_pack(cls->init, args, packed);
-	a = (struct create_args){
-		place.id, (uint64_t)cls, rounded.capacity_bytes, t->proclet_id, o->pinned, { packed, len }
-	};
-	ret = nu_call((struct nu_ref){ nu_id_of_node(place.node) }, &create_method, &a, &status);
+	a = (struct create_args){place.id,	(uint64_t)cls, rounded.capacity_bytes,
+				 t->proclet_id, o->pinned,     {packed, len}};
+	ret = nu_call((struct nu_ref){nu_id_of_node(place.node)}, &create_method, &a, &status);
 	nu_proclet_free(t->proclet, packed);
 	if (!ret)
 		ret = status;
@@ -168,7 +171,7 @@ int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, c
 	nu_route_learn(place.id, place.node, 0);
 	ret = nu_ref_note_held_by(t->proclet, place.id);
 	if (!ret)
-		*ref_p = (struct nu_ref){ place.id };
+		*ref_p = (struct nu_ref){place.id};
 	return ret;
 }
 

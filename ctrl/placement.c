@@ -15,7 +15,8 @@ static uint64_t free_bytes(const struct nu_ctrl_node *n)
 static bool better(const struct nu_ctrl_node *a, const struct nu_ctrl_node *b)
 {
 	/* In sixteenths of what they have: a small difference is no reason to crowd one node. */
-	uint64_t free_a = free_bytes(a) / (a->mem_total / 16 + 1), free_b = free_bytes(b) / (b->mem_total / 16 + 1);
+	uint64_t free_a = free_bytes(a) / (a->mem_total / 16 + 1),
+		 free_b = free_bytes(b) / (b->mem_total / 16 + 1);
 
 	return free_a != free_b ? free_a > free_b : a->live + a->pending < b->live + b->pending;
 }

@@ -21,7 +21,7 @@ static struct runtime {
 	pthread_cond_t cond;
 	bool started, ended;
 	int status;
-} runtime = { .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+} runtime = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
 /* ---- the end ---- */
 
@@ -88,8 +88,8 @@ static void say_difference(const char *mine, const char *theirs, unsigned node)
 		la = strtok_r(NULL, "\n", &sa);
 		lb = strtok_r(NULL, "\n", &sb);
 	}
-	snprintf(reason, sizeof(reason), "node %u and node %u are not alike: '%s' there, '%s' here", node, nu_node.self,
-		 lb ? lb : "(nothing)", la ? la : "(nothing)");
+	snprintf(reason, sizeof(reason), "node %u and node %u are not alike: '%s' there, '%s' here", node,
+		 nu_node.self, lb ? lb : "(nothing)", la ? la : "(nothing)");
 	nu_boot_fail(reason);
 	free(a);
 	free(b);
@@ -137,7 +137,7 @@ static int check_alike(void)
 
 static int connect_wire(void)
 {
-	struct nu_wire_options wo = { .transport = nu_boot_options.transport };
+	struct nu_wire_options wo = {.transport = nu_boot_options.transport};
 	void *all[NU_MAX_NODES], *mine;
 	size_t lens[NU_MAX_NODES], len;
 	int ret = nu_wire_init(&wo);
@@ -177,8 +177,8 @@ static int barrier(void)
 
 static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 {
-	const struct nu_rpc_ops rpc_ops = { nu_client_locate, nu_instance_create, nu_instance_retire };
-	const struct nu_move_ops move_ops = { nu_client_move_begin, nu_client_move_end };
+	const struct nu_rpc_ops rpc_ops = {nu_client_locate, nu_instance_create, nu_instance_retire};
+	const struct nu_move_ops move_ops = {nu_client_move_begin, nu_client_move_end};
 	size_t reserve = nu_node.mem_bytes / 16 < RESERVE_BYTES ? nu_node.mem_bytes / 16 : RESERVE_BYTES;
 	int ret = nu_layout_init();
 
@@ -287,7 +287,7 @@ static void first_body(void *arg)
 
 static int run(const struct nu_image *image)
 {
-	const struct nu_boot_ops boot_ops = { on_node_dead, on_end, nu_command };
+	const struct nu_boot_ops boot_ops = {on_node_dead, on_end, nu_command};
 	struct nu_proclet *node;
 	char reason[256];
 	int ret = prepare(image, &node), status;

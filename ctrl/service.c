@@ -4,15 +4,15 @@
 
 #include <string.h>
 
-#define NODE_METHOD(sym, text, fn, args_type, kind, bytes)                                                             \
-	__attribute__((section("nu_methods"), used)) static const struct nu_method sym = {                             \
-		.class_name = "node",                                                                                  \
-		.name = text,                                                                                          \
-		.run = fn,                                                                                             \
-		.args_bytes = sizeof(args_type),                                                                       \
-		.result_bytes = bytes,                                                                                 \
-		.result_kind = kind,                                                                                   \
-		.magic = NU_METHOD_MAGIC,                                                                              \
+#define NODE_METHOD(sym, text, fn, args_type, kind, bytes)                                                   \
+	__attribute__((section("nu_methods"), used)) static const struct nu_method sym = {                   \
+		.class_name = "node",                                                                        \
+		.name = text,                                                                                \
+		.run = fn,                                                                                   \
+		.args_bytes = sizeof(args_type),                                                             \
+		.result_bytes = bytes,                                                                       \
+		.result_kind = kind,                                                                         \
+		.magic = NU_METHOD_MAGIC,                                                                    \
 	}
 
 struct word_args {
@@ -21,9 +21,9 @@ struct word_args {
 
 static int node_call(unsigned node, const struct nu_method *m, uint64_t word, void *result)
 {
-	struct word_args a = { word };
+	struct word_args a = {word};
 
-	return nu_call((struct nu_ref){ nu_id_of_node(node) }, m, &a, result);
+	return nu_call((struct nu_ref){nu_id_of_node(node)}, m, &a, result);
 }
 
 /* ---- forget: a proclet has been freed; drop the note where it went ---- */
@@ -138,7 +138,8 @@ static void holds_run(void *self, void *args, void *result, struct nu_out *out)
 	if (p) {
 		nu_lock_acquire(&p->lock);
 		if (p->id == id && p->head &&
-		    (p->state == NU_PROCLET_PRESENT || p->state == NU_PROCLET_MOVING || p->state == NU_PROCLET_DYING))
+		    (p->state == NU_PROCLET_PRESENT || p->state == NU_PROCLET_MOVING ||
+		     p->state == NU_PROCLET_DYING))
 			location = (int64_t)p->head->location;
 		nu_lock_release(&p->lock);
 	}
@@ -164,7 +165,8 @@ void nu_service_resolve_doubts(void)
 			err = nu_client_resolve(doubts[i].id, location < 0 ? NU_CTRL_NO_NODE : alive,
 						location < 0 ? doubts[i].location : (uint64_t)location);
 			if (err && err != -ESTALE && err != -EHOSTDOWN)
-				nu_warn("proclet %#lx stays in doubt: %s", (unsigned long)doubts[i].id, nu_strerror(err));
+				nu_warn("proclet %#lx stays in doubt: %s", (unsigned long)doubts[i].id,
+					nu_strerror(err));
 		}
 	} while (n == 64);
 }
@@ -177,7 +179,8 @@ NU_API int nu_nodes(struct nu_node_info *infos, unsigned max)
 }
 
 /* Moves what @list names to where @to says; returns how many moved, *full_p set if one found no room. */
-static unsigned move_all(unsigned node, int (*list)(unsigned, uint64_t, uint64_t *, unsigned), bool back, int *err_p)
+static unsigned move_all(unsigned node, int (*list)(unsigned, uint64_t, uint64_t *, unsigned), bool back,
+			 int *err_p)
 {
 	unsigned moved = 0;
 	uint64_t ids[64], after = 0;
@@ -190,7 +193,7 @@ static unsigned move_all(unsigned node, int (*list)(unsigned, uint64_t, uint64_t
 			int ret = back ? 0 : nu_client_place(ids[i], &to);
 
 			if (!ret)
-				ret = nu_migrate((struct nu_ref){ ids[i] }, to);
+				ret = nu_migrate((struct nu_ref){ids[i]}, to);
 			if (!ret)
 				moved++;
 			else if (ret != -ESTALE && ret != -EPERM) /* freed meanwhile; pinned ones stay */

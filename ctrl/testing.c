@@ -5,7 +5,7 @@
 
 NU_API int nu_testing_read(unsigned node, void *local, const void *remote, size_t len_bytes)
 {
-	struct nu_piece piece = { local, (uint64_t)remote, len_bytes };
+	struct nu_piece piece = {local, (uint64_t)remote, len_bytes};
 
 	return nu_reader_read(node, &piece, 1);
 }

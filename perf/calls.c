@@ -47,8 +47,11 @@ static void yield_body(void *arg)
 int perf_switch(const struct perf_options *o)
 {
 	size_t n = o->count ? o->count : 2000, warm = o->warmup ? o->warmup : n / 10;
-	struct perf_row row = { .test = "switch", .unit = "ns", .samples = perf_samples(n), .count = n,
-				.scale = 1.0 / (2 * PER_SAMPLE) };
+	struct perf_row row = {.test = "switch",
+			       .unit = "ns",
+			       .samples = perf_samples(n),
+			       .count = n,
+			       .scale = 1.0 / (2 * PER_SAMPLE)};
 	struct yielder *y = calloc(1, sizeof(*y));
 	struct nu_thread *other;
 	int ret = nu_thread_spawn(yield_body, y, &other);
@@ -76,12 +79,16 @@ typedef void (*plain_fn)(struct target *);
 int perf_call_local(const struct perf_options *o)
 {
 	size_t n = o->count ? o->count : 2000, warm = o->warmup ? o->warmup : n / 10;
-	struct perf_row row = { .test = "call_local", .unit = "ns", .samples = perf_samples(n), .count = n,
-				.scale = 1.0 / PER_SAMPLE, .limit_name = "plain call" };
-	struct nu_options here = { .node = NU_NODE(nu_node_self()) };
+	struct perf_row row = {.test = "call_local",
+			       .unit = "ns",
+			       .samples = perf_samples(n),
+			       .count = n,
+			       .scale = 1.0 / PER_SAMPLE,
+			       .limit_name = "plain call"};
+	struct nu_options here = {.node = NU_NODE(nu_node_self())};
 	uint64_t *plain = perf_samples(n);
 	volatile plain_fn f = target_do_empty;
-	struct target object = { 0 };
+	struct target object = {0};
 	int ret;
 	NU_SCOPED(target, p);
 
@@ -111,8 +118,13 @@ int perf_call_local(const struct perf_options *o)
 static int call_lat(const struct perf_options *o, struct target_ref p, size_t size, const char *transport)
 {
 	size_t n = o->count ? o->count : 20000, warm = o->warmup ? o->warmup : n / 10;
-	struct perf_row row = { .test = "call_lat", .unit = "us", .samples = perf_samples(n), .count = n, .scale = 1e-3,
-				.size_bytes = size, .transport = transport };
+	struct perf_row row = {.test = "call_lat",
+			       .unit = "us",
+			       .samples = perf_samples(n),
+			       .count = n,
+			       .scale = 1e-3,
+			       .size_bytes = size,
+			       .transport = transport};
 	char *data = calloc(1, size);
 	int ret = 0;
 
@@ -136,7 +148,7 @@ static int call_lat(const struct perf_options *o, struct target_ref p, size_t si
 
 int perf_call_lat(const struct perf_options *o)
 {
-	struct nu_options there = { .node = NU_NODE(1) };
+	struct nu_options there = {.node = NU_NODE(1)};
 	size_t min = o->size_min ? o->size_min : 8, max = o->size_max ? o->size_max : 8;
 	char transport[64] = "?";
 	int ret;

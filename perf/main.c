@@ -10,11 +10,12 @@ static const struct {
 	const char *name, *what;
 	int (*run)(const struct perf_options *o);
 } tests[] = {
-	{ "switch", "two threads yield to each other", perf_switch },
-	{ "call_local", "empty call of a proclet on this node, beside a plain indirect call", perf_call_local },
-	{ "call_lat", "round trip of a call with -s bytes each way to a proclet on node 1", perf_call_lat },
-	{ "read", "raw one-sided read of -s bytes from node 1, beside memcpy", perf_read },
-	{ "migrate", "a proclet with a running thread moves between two nodes, beside a raw read of its bytes", perf_migrate },
+	{"switch", "two threads yield to each other", perf_switch},
+	{"call_local", "empty call of a proclet on this node, beside a plain indirect call", perf_call_local},
+	{"call_lat", "round trip of a call with -s bytes each way to a proclet on node 1", perf_call_lat},
+	{"read", "raw one-sided read of -s bytes from node 1, beside memcpy", perf_read},
+	{"migrate", "a proclet with a running thread moves between two nodes, beside a raw read of its bytes",
+	 perf_migrate},
 };
 
 static void usage(FILE *f)
@@ -23,7 +24,8 @@ static void usage(FILE *f)
 	fprintf(f, "  -t TEST     what to measure (call_local):\n");
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
 		fprintf(f, "                %-11s %s\n", tests[i].name, tests[i].what);
-	fprintf(f, "  -s SIZE     bytes, or a range MIN:MAX in powers of two; suffixes K, M (8; 64K for read, migrate)\n"
+	fprintf(f, "  -s SIZE     bytes, or a range MIN:MAX in powers of two; suffixes K, M (8; 64K for "
+		   "read, migrate)\n"
 		   "  -n COUNT    measurements per size (depends on the test)\n"
 		   "  -w COUNT    measurements before those, not counted (a tenth of -n)\n"
 		   "  --json FILE also write one JSON object per line; - for standard output\n"
@@ -66,7 +68,9 @@ static int parse_count(const char *s, uint64_t *n_p)
 
 static int parse(int argc, char **argv, struct perf_options *o)
 {
-	static const struct option longs[] = { { "json", required_argument, NULL, 'j' }, { "help", no_argument, NULL, 'h' }, { 0 } };
+	static const struct option longs[] = {{"json", required_argument, NULL, 'j'},
+					      {"help", no_argument, NULL, 'h'},
+					      {0}};
 	int c, ret = 0;
 
 	o->test = "call_local";
@@ -131,7 +135,7 @@ static int perf_main(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	/* getopt's variables are copies in this program's data, and the report's heading is remembered there. */
-	const struct nu_run_options options = { .writable_globals = true };
+	const struct nu_run_options options = {.writable_globals = true};
 
 	return nu_run(argc, argv, perf_main, &options);
 }

@@ -77,9 +77,15 @@ uint64_t mover_do_memory(struct mover *self)
 static int read_size(const struct perf_options *o, size_t size)
 {
 	size_t n = o->count ? o->count : 200, warm = o->warmup ? o->warmup : n / 10;
-	struct perf_row row = { .test = "read", .unit = "us", .samples = perf_samples(n), .count = n, .scale = 1e-3,
-				.size_bytes = size, .limit_name = "memcpy", .reader = nu_testing_reader(1) };
-	struct nu_options there = { .node = NU_NODE(1) };
+	struct perf_row row = {.test = "read",
+			       .unit = "us",
+			       .samples = perf_samples(n),
+			       .count = n,
+			       .scale = 1e-3,
+			       .size_bytes = size,
+			       .limit_name = "memcpy",
+			       .reader = nu_testing_reader(1)};
+	struct nu_options there = {.node = NU_NODE(1)};
 	uint64_t *copies = perf_samples(n), address;
 	char *to = malloc(size), *from = malloc(size);
 	int ret;
@@ -181,11 +187,17 @@ static double tick_ns(void)
 
 static int migrate_size(const struct perf_options *o, size_t size)
 {
-	size_t n = (o->count ? o->count : 200) / 2 + 1, warm = o->warmup ? o->warmup / 2 + 1 : n / 10 + 1, all = n + warm;
-	struct move_samples s = { perf_samples(2 * all), perf_samples(2 * all), perf_samples(all), malloc(size), 0, size };
-	struct nu_options here = { .node = NU_NODE(0) };
-	struct perf_row row = { .unit = "us", .count = 2 * n, .scale = 1e-3, .size_bytes = size, .limit_name = "raw read",
-				.reader = nu_testing_reader(1) };
+	size_t n = (o->count ? o->count : 200) / 2 + 1, warm = o->warmup ? o->warmup / 2 + 1 : n / 10 + 1,
+	       all = n + warm;
+	struct move_samples s = {
+		perf_samples(2 * all), perf_samples(2 * all), perf_samples(all), malloc(size), 0, size};
+	struct nu_options here = {.node = NU_NODE(0)};
+	struct perf_row row = {.unit = "us",
+			       .count = 2 * n,
+			       .scale = 1e-3,
+			       .size_bytes = size,
+			       .limit_name = "raw read",
+			       .reader = nu_testing_reader(1)};
 	uint64_t count;
 	int ret;
 	NU_SCOPED(mover, p);

@@ -23,10 +23,10 @@ struct perf_row {
 	const char *unit; /* of min ... max */
 	uint64_t *samples;
 	size_t count;
-	double scale;	   /* sample * scale is in `unit` */
-	double rate;	   /* per second; 0: none */
+	double scale; /* sample * scale is in `unit` */
+	double rate;  /* per second; 0: none */
 	const char *limit_name;
-	double limit_p50;  /* in `unit`, measured in the same run; 0: none */
+	double limit_p50; /* in `unit`, measured in the same run; 0: none */
 	const char *reader, *transport;
 };
 

@@ -31,7 +31,7 @@ static bool may_be_read(uint64_t address, uint64_t len)
 static void read_run(void *self, void *args, void *result, struct nu_out *out)
 {
 	struct read_args *a = args;
-	struct iovec to, from = { (void *)a->address, a->len_bytes };
+	struct iovec to, from = {(void *)a->address, a->len_bytes};
 	char *copy;
 
 	if (!may_be_read(a->address, a->len_bytes)) {
@@ -42,7 +42,7 @@ static void read_run(void *self, void *args, void *result, struct nu_out *out)
 	copy = malloc(a->len_bytes);
 	if (!copy)
 		return;
-	to = (struct iovec){ copy, a->len_bytes };
+	to = (struct iovec){copy, a->len_bytes};
 	if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) == (ssize_t)a->len_bytes)
 		nu_out_bytes(out, copy, a->len_bytes);
 	else /* the kernel may deny even this: the proclet is frozen and mapped, so it can be copied */
@@ -66,13 +66,14 @@ static int am_probe(unsigned peer, char *why, size_t why_len)
 
 static int am_read(unsigned peer, const struct nu_piece *pieces, unsigned npieces)
 {
-	const struct nu_ref node = { nu_id_of_node(peer) };
+	const struct nu_ref node = {nu_id_of_node(peer)};
 
 	for (unsigned i = 0; i < npieces; i++) {
 		for (size_t done = 0; done < pieces[i].len_bytes;) {
 			size_t left = pieces[i].len_bytes - done;
-			struct read_args a = { pieces[i].remote + done, left < CHUNK_BYTES ? left : CHUNK_BYTES };
-			struct nu_bytes got = { NULL, 0 };
+			struct read_args a = {pieces[i].remote + done,
+					      left < CHUNK_BYTES ? left : CHUNK_BYTES};
+			struct nu_bytes got = {NULL, 0};
 			int ret = nu_call(node, &read_method, &a, &got);
 
 			if (!ret && got.len_bytes == a.len_bytes)
@@ -88,4 +89,4 @@ static int am_read(unsigned peer, const struct nu_piece *pieces, unsigned npiece
 	return 0;
 }
 
-const struct nu_reader_ops nu_reader_am = { "am", am_probe, am_read };
+const struct nu_reader_ops nu_reader_am = {"am", am_probe, am_read};

@@ -5,7 +5,7 @@
  */
 #include "rdma/move_int.h"
 
-#define EXPECT_US   200u
+#define EXPECT_US   500u
 #define CLEAR_US    20u
 #define CLEAR_TRIES 5000u
 
@@ -23,7 +23,8 @@ static int enter(const struct nu_prepare_args *a, struct nu_proclet **p_p)
 			return ret;
 	}
 	/* It left us and comes back already: what is left of it here is being cleared away. */
-	for (unsigned tries = 0; p->state == NU_PROCLET_MOVED && p->move_claimed && tries < CLEAR_TRIES; tries++)
+	for (unsigned tries = 0; p->state == NU_PROCLET_MOVED && p->move_claimed && tries < CLEAR_TRIES;
+	     tries++)
 		nu_sleep_us(CLEAR_US);
 	nu_lock_acquire(&p->lock);
 	if (p->move_claimed) {
@@ -39,9 +40,62 @@ static int enter(const struct nu_prepare_args *a, struct nu_proclet **p_p)
 	return ret;
 }
 
+/* Stacks that have been mapped ahead. An entry is 0 once its thread has come. */
+struct nu_arrival {
+	unsigned n;
+	uint64_t threads[];
+};
+
+#define STACK_GUESS_BYTES                                                                                    \
+	4096u /* of a live stack, beside its control block: more is faulted in by the read */
+
+static void adopt_ahead(struct nu_proclet *p, const struct nu_prepare_args *a)
+{
+	const uint64_t *threads = a->threads.data;
+	size_t n = a->threads.len_bytes / sizeof(*threads);
+	struct nu_arrival *ar = malloc(sizeof(*ar) + n * sizeof(ar->threads[0]));
+
+	if (!ar)
+		return; /* then at the hand-over */
+	ar->n = 0;
+	for (size_t i = 0; i < n; i++) {
+		if (!nu_stack_adopt((struct nu_thread *)threads[i], STACK_GUESS_BYTES))
+			ar->threads[ar->n++] = threads[i];
+	}
+	p->arrival = ar;
+}
+
+/* True if the stack of @thread has been mapped ahead; it is the thread's from now on. @hint: where it probably stands. */
+static bool taken_ahead(struct nu_proclet *p, uint64_t thread, unsigned hint)
+{
+	struct nu_arrival *ar = p->arrival;
+
+	for (unsigned i = 0; ar && i < ar->n; i++) {
+		unsigned at = (hint + i) % ar->n;
+
+		if (ar->threads[at] == thread) {
+			ar->threads[at] = 0;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Threads that were announced and have ended since. */
+static void drop_ahead(struct nu_proclet *p)
+{
+	for (unsigned i = 0; p->arrival && i < p->arrival->n; i++) {
+		if (p->arrival->threads[i])
+			nu_stack_depart((struct nu_thread *)p->arrival->threads[i]);
+	}
+	free(p->arrival);
+	p->arrival = NULL;
+}
+
 /* It will not arrive: what is held goes where it is. */
 static void give_up(struct nu_proclet *p)
 {
+	drop_ahead(p);
 	nu_proclet_unmap(p);
 	nu_lock_acquire(&p->lock);
 	p->moved_to = p->moved_from;
@@ -71,14 +125,19 @@ static void prepare_run(void *self, void *args, void *result, struct nu_out *out
 
 	if (!ret) {
 		ret = nu_proclet_reserve(p, a->used_bytes);
-		if (ret)
+		if (ret) {
 			give_up(p);
-		else
+		} else {
+			adopt_ahead(p, a);
 			(void)!nu_node_spawn(expect_body, p); /* if not, it comes a little later */
+		}
 	}
 	*(int *)result = ret;
 }
-NU_NODE_METHOD(nu_prepare_method, "prepare", prepare_run, struct nu_prepare_args, NULL, 0);
+static const struct nu_field prepare_fields[] = {
+	{offsetof(struct nu_prepare_args, threads), NU_FIELD_BYTES, 1},
+};
+NU_NODE_METHOD(nu_prepare_method, "prepare", prepare_run, struct nu_prepare_args, prepare_fields, 1);
 
 static void abort_run(void *self, void *args, void *result, struct nu_out *out)
 {
@@ -109,19 +168,24 @@ static struct nu_piece *pieces_of(struct nu_proclet *p, const struct nu_handover
 
 		if (len > h->used_bytes - done)
 			len = h->used_bytes - done;
-		pieces[n++] = (struct nu_piece){ p->extents[i].home, base + done, len };
+		pieces[n++] = (struct nu_piece){p->extents[i].home, base + done, len};
 		done += len;
 	}
 	for (unsigned i = 0; i < h->nthreads; i++)
-		pieces[n++] = (struct nu_piece){ (void *)threads[i].low, threads[i].low, threads[i].live_bytes };
+		pieces[n++] =
+			(struct nu_piece){(void *)threads[i].low, threads[i].low, threads[i].live_bytes};
 	*n_p = n;
 	return pieces;
 }
 
-static int adopt_stacks(const struct nu_handover *h, const struct nu_handover_thread *threads, unsigned *done_p)
+static int adopt_stacks(struct nu_proclet *p, const struct nu_handover *h,
+			const struct nu_handover_thread *threads, unsigned *done_p)
 {
 	for (*done_p = 0; *done_p < h->nthreads; (*done_p)++) {
-		int ret = nu_stack_adopt((struct nu_thread *)threads[*done_p].thread, threads[*done_p].live_bytes);
+		const struct nu_handover_thread *t = &threads[*done_p];
+		int ret = taken_ahead(p, t->thread, *done_p)
+				  ? 0
+				  : nu_stack_adopt((struct nu_thread *)t->thread, t->live_bytes);
 
 		if (ret)
 			return ret;
@@ -137,7 +201,7 @@ static int pull(struct nu_proclet *p, const struct nu_handover *h, const struct 
 
 	if (ret)
 		return ret;
-	ret = adopt_stacks(h, threads, &adopted);
+	ret = adopt_stacks(p, h, threads, &adopted);
 	if (ret)
 		goto drop_stacks;
 	ret = -ENOMEM;
@@ -157,7 +221,8 @@ drop_stacks:
 }
 
 /* The bytes are in place: makes a proclet of them that can run. Nothing of it runs yet. */
-static void assemble(struct nu_proclet *p, const struct nu_handover *h, const struct nu_handover_thread *threads)
+static void assemble(struct nu_proclet *p, const struct nu_handover *h,
+		     const struct nu_handover_thread *threads)
 {
 	struct nu_proclet_head *head = nu_seg_addr(nu_id_seg(h->id));
 	uint64_t now = nu_mono_ns();
@@ -203,7 +268,8 @@ static int arrive(const struct nu_handover *h, size_t len)
 	struct nu_proclet *p;
 	int ret;
 
-	if (len < sizeof(*h) || len != sizeof(*h) + h->nthreads * sizeof(*threads) || h->from >= nu_node.count)
+	if (len < sizeof(*h) || len != sizeof(*h) + h->nthreads * sizeof(*threads) ||
+	    h->from >= nu_node.count)
 		return -EBADMSG;
 	p = nu_proclet_lookup(h->id);
 	if (!p || p->state != NU_PROCLET_ARRIVING || p->moved_from != h->from)
@@ -219,6 +285,7 @@ static int arrive(const struct nu_handover *h, size_t len)
 	nu_lock_release(&p->lock);
 	nu_thaw(p);
 	blackout_note(nu_mono_ns() - h->paused_at_ns);
+	drop_ahead(p);
 	nu_held_release(p);
 	return 0;
 }
@@ -230,7 +297,7 @@ static void handover_run(void *self, void *args, void *result, struct nu_out *ou
 	*(int *)result = arrive(a->blob.data, a->blob.len_bytes);
 }
 static const struct nu_field handover_fields[] = {
-	{ offsetof(struct nu_handover_args, blob), NU_FIELD_BYTES, 1 },
+	{offsetof(struct nu_handover_args, blob), NU_FIELD_BYTES, 1},
 };
 NU_NODE_METHOD(nu_handover_method, "hand-over", handover_run, struct nu_handover_args, handover_fields, 1);
 
@@ -304,7 +371,7 @@ void nu_move_node_dead(unsigned node)
 	struct orphans o;
 
 	do {
-		o = (struct orphans){ .node = node };
+		o = (struct orphans){.node = node};
 		nu_proclet_for_each(find_orphan, &o);
 		for (unsigned i = 0; i < o.n; i++) {
 			if (o.p[i]->state == NU_PROCLET_ARRIVING) {

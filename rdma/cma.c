@@ -21,7 +21,7 @@ static int cma_probe(unsigned peer, char *why, size_t why_len)
 {
 	uint64_t word = 0;
 	/* One image: the word lies at the same address there. */
-	struct iovec to = { &word, sizeof(word) }, from = { (void *)&probe_word, sizeof(word) };
+	struct iovec to = {&word, sizeof(word)}, from = {(void *)&probe_word, sizeof(word)};
 	int fd = (int)syscall(SYS_pidfd_open, nu_node.pids[peer], 0);
 
 	if (fd < 0) {
@@ -33,7 +33,8 @@ static int cma_probe(unsigned peer, char *why, size_t why_len)
 
 		close(fd);
 		snprintf(why, why_len,
-			 "process_vm_readv of process %d: %s (kernel.yama.ptrace_scope above 1, or a seccomp filter?)",
+			 "process_vm_readv of process %d: %s (kernel.yama.ptrace_scope above 1, or a seccomp "
+			 "filter?)",
 			 nu_node.pids[peer], strerror(err));
 		return -err;
 	}
@@ -43,7 +44,7 @@ static int cma_probe(unsigned peer, char *why, size_t why_len)
 
 static bool peer_alive(unsigned peer)
 {
-	struct pollfd pfd = { pidfds[peer], POLLIN, 0 };
+	struct pollfd pfd = {pidfds[peer], POLLIN, 0};
 
 	int n;
 
@@ -59,15 +60,16 @@ static int read_batch(unsigned peer, struct iovec *to, struct iovec *from, unsig
 	unsigned first = 0;
 
 	while (first < n) {
-		ssize_t got = process_vm_readv(nu_node.pids[peer], to + first, n - first, from + first, n - first, 0);
+		ssize_t got = process_vm_readv(nu_node.pids[peer], to + first, n - first, from + first,
+					       n - first, 0);
 
 		if (got < 0 && nu_sys_errno == EINTR)
 			continue;
 		if (got <= 0) {
 			int err = got ? nu_sys_errno : EFAULT;
 
-			nu_err("reading %zu bytes at %p of node %u: %s", from[first].iov_len, from[first].iov_base,
-			       peer, strerror(err));
+			nu_err("reading %zu bytes at %p of node %u: %s", from[first].iov_len,
+			       from[first].iov_base, peer, strerror(err));
 			return err == ESRCH ? -EHOSTDOWN : err == EPERM ? -EPERM : -EIO;
 		}
 		while (first < n && (size_t)got >= to[first].iov_len) {
@@ -93,8 +95,8 @@ static int cma_read(unsigned peer, const struct nu_piece *pieces, unsigned npiec
 		int ret;
 
 		for (; n < BATCH && done + n < npieces; n++) {
-			to[n] = (struct iovec){ pieces[done + n].local, pieces[done + n].len_bytes };
-			from[n] = (struct iovec){ (void *)pieces[done + n].remote, pieces[done + n].len_bytes };
+			to[n] = (struct iovec){pieces[done + n].local, pieces[done + n].len_bytes};
+			from[n] = (struct iovec){(void *)pieces[done + n].remote, pieces[done + n].len_bytes};
 		}
 		ret = read_batch(peer, to, from, n);
 		if (ret)
@@ -104,4 +106,4 @@ static int cma_read(unsigned peer, const struct nu_piece *pieces, unsigned npiec
 	return peer_alive(peer) ? 0 : -EHOSTDOWN; /* else the pid may have been another's */
 }
 
-const struct nu_reader_ops nu_reader_cma = { "cma", cma_probe, cma_read };
+const struct nu_reader_ops nu_reader_cma = {"cma", cma_probe, cma_read};

@@ -16,7 +16,7 @@ void nu_move_set_ops(const struct nu_move_ops *ops)
 
 int nu_node_call(unsigned node, const struct nu_method *m, const void *args)
 {
-	int ret = 0, err = nu_call((struct nu_ref){ nu_id_of_node(node) }, m, args, &ret);
+	int ret = 0, err = nu_call((struct nu_ref){nu_id_of_node(node)}, m, args, &ret);
 
 	return err ? err : ret;
 }
@@ -72,7 +72,7 @@ void nu_move_forget_waiters(struct nu_proclet *p)
 {
 	struct nu_list *l, *next;
 
-	nu_list_for_each_safe(l, next, &p->threads) {
+	nu_list_for_each_safe (l, next, &p->threads) {
 		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
 
 		if (nu_wire_forget_waiter(t))
@@ -84,12 +84,14 @@ static void count_serving(struct nu_thread *t)
 {
 	struct nu_proclet *caller = t->reply_proclet ? nu_proclet_lookup(t->reply_proclet) : NULL;
 
-	if (t->reply_proclet && (!caller || caller->state == NU_PROCLET_MOVED) && t->reply_node == nu_node.self)
+	if (t->reply_proclet && (!caller || caller->state == NU_PROCLET_MOVED) &&
+	    t->reply_node == nu_node.self)
 		nu_stat_add(nu_core_self(), NU_STAT_PAUSE_SERVING_MOVED_CALLER, 1);
 }
 
 /* Everything that the destination must know: built when the threads have stopped. malloc'ed. */
-static struct nu_handover *describe(struct nu_proclet *p, uint64_t location, uint64_t paused_at_ns, size_t *len_p)
+static struct nu_handover *describe(struct nu_proclet *p, uint64_t location, uint64_t paused_at_ns,
+				    size_t *len_p)
 {
 	size_t len = sizeof(struct nu_handover) + p->nthreads * sizeof(struct nu_handover_thread);
 	struct nu_handover *h = malloc(len);
@@ -110,13 +112,13 @@ static struct nu_handover *describe(struct nu_proclet *p, uint64_t location, uin
 		.nthreads = p->nthreads,
 	};
 	h->proclet_now_ns = h->source_now_ns + (uint64_t)p->head->clock_offset_ns;
-	nu_list_for_each(l, &p->threads) {
+	nu_list_for_each (l, &p->threads) {
 		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
 		void *low;
 		size_t live;
 
 		nu_stack_live(t, &low, &live);
-		*r++ = (struct nu_handover_thread){ (uint64_t)t, (uint64_t)low, live };
+		*r++ = (struct nu_handover_thread){(uint64_t)t, (uint64_t)low, live};
 		count_serving(t);
 	}
 	*len_p = len;
@@ -138,14 +140,14 @@ static void drop_threads(struct nu_proclet *p)
 	nu_list_init(&p->parked);
 	p->nthreads = p->calls_active = 0;
 	nu_lock_release(&p->lock);
-	nu_list_for_each_safe(l, next, &gone)
+	nu_list_for_each_safe (l, next, &gone)
 		nu_stack_depart(nu_list_entry(l, struct nu_thread, proclet_link));
 }
 
 /* The destination runs it: what is left of it here is a note where it went. */
 static void let_go(struct nu_proclet *p, unsigned to, uint64_t location)
 {
-	struct nu_move_id_args id = { p->id };
+	struct nu_move_id_args id = {p->id};
 	int err;
 
 	nu_lock_acquire(&p->lock);
@@ -192,8 +194,8 @@ static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t lo
 	start = nu_mono_ns();
 	ret = nu_freeze(p, PAUSE_US_MAX);
 	if (ret) {
-		nu_info("proclet %#lx stays: its threads could not be paused within %u us", (unsigned long)p->id,
-			PAUSE_US_MAX);
+		nu_info("proclet %#lx stays: its threads could not be paused within %u us",
+			(unsigned long)p->id, PAUSE_US_MAX);
 		goto stay;
 	}
 	nu_move_forget_waiters(p);
@@ -203,7 +205,7 @@ static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t lo
 		goto stay;
 	}
 	nu_stat_add(nu_core_self(), NU_STAT_MOVE_BYTES, h->used_bytes);
-	args.blob = (struct nu_bytes){ h, len };
+	args.blob = (struct nu_bytes){h, len};
 	ret = nu_node_call(to, &nu_handover_method, &args);
 	free(h);
 	if (!ret)
@@ -213,10 +215,37 @@ stay:
 	return ret;
 }
 
+/* Has room made for what there is now; by the pause some threads will have ended, others begun. */
+static int prepare(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t location)
+{
+	struct nu_prepare_args args = {.id = id, .location = location, .from = nu_node.self};
+	uint64_t *threads = malloc(NU_PREPARE_THREADS_MAX * sizeof(*threads));
+	struct nu_list *l;
+	size_t n = 0;
+	int ret = -ESTALE;
+
+	if (!threads)
+		return -ENOMEM;
+	nu_lock_acquire(&p->lock);
+	if (p->id == id && p->heap) {
+		nu_list_for_each (l, &p->threads) {
+			if (n < NU_PREPARE_THREADS_MAX)
+				threads[n++] = (uint64_t)nu_list_entry(l, struct nu_thread, proclet_link);
+		}
+		args.used_bytes = nu_heap_used_end(p->heap);
+		ret = 0;
+	}
+	nu_lock_release(&p->lock);
+	args.threads = (struct nu_bytes){threads, n * sizeof(*threads)};
+	if (!ret)
+		ret = nu_node_call(to, &nu_prepare_method, &args);
+	free(threads);
+	return ret;
+}
+
 int nu_move_out(uint64_t id, unsigned to)
 {
-	struct nu_prepare_args prep;
-	struct nu_move_id_args undo_args = { id };
+	struct nu_move_id_args undo_args = {id};
 	struct nu_proclet *p;
 	uint64_t location;
 	int ret = claim(id, &p);
@@ -228,8 +257,7 @@ int nu_move_out(uint64_t id, unsigned to)
 		unclaim(p, id);
 		return ret > 0 ? 0 : ret; /* positive: it is there already */
 	}
-	prep = (struct nu_prepare_args){ id, location, nu_node.self, nu_heap_used_end(p->heap) };
-	ret = nu_node_call(to, &nu_prepare_method, &prep);
+	ret = prepare(p, id, to, location);
 	if (ret) {
 		unclaim(p, id);
 		goto end;
@@ -293,7 +321,7 @@ NU_API int nu_locate(struct nu_ref ref)
 
 NU_API int nu_migrate(struct nu_ref ref, unsigned node)
 {
-	struct nu_move_args args = { ref.id, node };
+	struct nu_move_args args = {ref.id, node};
 	int ret = -EREMCHG;
 
 	if (node >= nu_node.count)

@@ -10,8 +10,10 @@
 /* 1. Source to destination: make room. */
 struct nu_prepare_args {
 	uint64_t id, location, from;
-	uint64_t used_bytes; /* of the heap, as it is now */
+	uint64_t used_bytes;	 /* of the heap, as it is now */
+	struct nu_bytes threads; /* addresses of its threads, as they are now: uint64_t each */
 };
+#define NU_PREPARE_THREADS_MAX 1024u
 
 /* 2. Hand over: this, then a record for each thread. */
 struct nu_handover {
@@ -23,8 +25,8 @@ struct nu_handover {
 	uint32_t calls_active, nthreads;
 };
 struct nu_handover_thread {
-	uint64_t thread;      /* control block */
-	uint64_t low;	      /* live part of the stack: [low, low + live_bytes) */
+	uint64_t thread; /* control block */
+	uint64_t low;	 /* live part of the stack: [low, low + live_bytes) */
 	uint64_t live_bytes;
 };
 struct nu_handover_args {
@@ -49,15 +51,15 @@ int nu_node_call(unsigned node, const struct nu_method *m, const void *args);
 /* The last reference may have gone while it could not be noticed (moving): ends it then. */
 void nu_move_check_refs(struct nu_proclet *p);
 
-#define NU_NODE_METHOD(sym, text, fn, args_type, fields_, nfields_)                                                    \
-	__attribute__((section("nu_methods"), used)) const struct nu_method sym = {                                    \
-		.class_name = "node",                                                                                  \
-		.name = text,                                                                                          \
-		.run = fn,                                                                                             \
-		.fields = fields_,                                                                                     \
-		.nfields = nfields_,                                                                                   \
-		.args_bytes = sizeof(args_type),                                                                       \
-		.result_bytes = sizeof(int),                                                                           \
-		.result_kind = NU_RESULT_FIXED,                                                                        \
-		.magic = NU_METHOD_MAGIC,                                                                              \
+#define NU_NODE_METHOD(sym, text, fn, args_type, fields_, nfields_)                                          \
+	__attribute__((section("nu_methods"), used)) const struct nu_method sym = {                          \
+		.class_name = "node",                                                                        \
+		.name = text,                                                                                \
+		.run = fn,                                                                                   \
+		.fields = fields_,                                                                           \
+		.nfields = nfields_,                                                                         \
+		.args_bytes = sizeof(args_type),                                                             \
+		.result_bytes = sizeof(int),                                                                 \
+		.result_kind = NU_RESULT_FIXED,                                                              \
+		.magic = NU_METHOD_MAGIC,                                                                    \
 	}

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const struct nu_reader_ops *const readers[] = { &nu_reader_cma, &nu_reader_am };
+static const struct nu_reader_ops *const readers[] = {&nu_reader_cma, &nu_reader_am};
 static const struct nu_reader_ops *chosen[NU_MAX_NODES];
 
 static int choose(unsigned peer, const char *wanted)

@@ -86,7 +86,7 @@ no_thread:
 NU_API int nu_call_async(struct nu_ref target, const struct nu_method *m, const void *args, void *result,
 			 struct nu_future *f)
 {
-	struct async proto = { .target = target, .m = m, .result = result };
+	struct async proto = {.target = target, .m = m, .result = result};
 
 	return start(&proto, m, args, f);
 }
@@ -94,7 +94,7 @@ NU_API int nu_call_async(struct nu_ref target, const struct nu_method *m, const 
 NU_API int nu_create_async(const struct nu_class *cls, const struct nu_options *options, const void *args,
 			   struct nu_future *f)
 {
-	struct async proto = { .cls = cls };
+	struct async proto = {.cls = cls};
 
 	if (options)
 		proto.options = *options;
@@ -117,7 +117,7 @@ NU_API int nu_future_wait(struct nu_future *f)
 NU_API int nu_create(const struct nu_class *cls, const struct nu_options *options, const void *args,
 		     struct nu_ref *ref_p)
 {
-	struct nu_options defaults = { 0 };
+	struct nu_options defaults = {0};
 
 	if (!nu_thread_self())
 		return -EINVAL;

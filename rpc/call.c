@@ -5,9 +5,9 @@
  */
 #include "rpc/rpc_int.h"
 
-#define BACKOFF_US_MIN 10u
-#define BACKOFF_US_MAX 2000u
-#define EXPECT_US      60u
+#define BACKOFF_US_MIN	 10u
+#define BACKOFF_US_MAX	 2000u
+#define EXPECT_US	 300u		     /* a sleeping peer's wake-up, and its step of a move */
 #define UNREACHED_US_MAX (10u * 1000 * 1000) /* a call that nobody takes for so long is given up */
 
 struct call {
@@ -127,7 +127,8 @@ static void fill_msg(struct nu_msg *msg, struct nu_thread *t, struct call *c, si
 	*msg = (struct nu_msg){
 		.len_bytes = (uint32_t)(sizeof(*msg) + len),
 		.type = NU_MSG_CALL,
-		.cls = nu_id_is_node(c->id, &ignored) || c->id == NU_ID_CTRL ? NU_CLASS_CONTROL : NU_CLASS_CALL,
+		.cls = nu_id_is_node(c->id, &ignored) || c->id == NU_ID_CTRL ? NU_CLASS_CONTROL
+									     : NU_CLASS_CALL,
 		.target = c->id,
 		.method = (uint64_t)c->m,
 		.caller = t->proclet_id,
@@ -140,7 +141,8 @@ static void fill_msg(struct nu_msg *msg, struct nu_thread *t, struct call *c, si
 }
 
 /* The proclet is here. p->lock is held and released; it is present and not frozen. */
-static int call_here(struct nu_thread *t, struct call *c, struct nu_proclet *p, const void *packed, size_t len)
+static int call_here(struct nu_thread *t, struct call *c, struct nu_proclet *p, const void *packed,
+		     size_t len)
 {
 	int err;
 	struct nu_thread *callee = nu_serve_prepare(p, c->m, packed, len, &err);
@@ -171,7 +173,8 @@ static int call_here(struct nu_thread *t, struct call *c, struct nu_proclet *p, 
 }
 
 /* It is here, but on its way: the call waits with it. p->lock is held and released. */
-static int call_held(struct nu_thread *t, struct call *c, struct nu_proclet *p, const void *packed, size_t len)
+static int call_held(struct nu_thread *t, struct call *c, struct nu_proclet *p, const void *packed,
+		     size_t len)
 {
 	struct nu_msg msg;
 	int err;
@@ -192,7 +195,7 @@ static int call_held(struct nu_thread *t, struct call *c, struct nu_proclet *p, 
 
 static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const void *packed, size_t len)
 {
-	struct iovec part = { (void *)packed, len };
+	struct iovec part = {(void *)packed, len};
 	struct nu_msg msg;
 	unsigned ignored;
 	int err;
@@ -239,7 +242,8 @@ static int attempt(struct nu_thread *t, struct call *c, const void *packed, size
 
 	if (p) {
 		nu_lock_acquire(&p->lock);
-		switch (atomic_load_explicit(&p->id, memory_order_relaxed) == c->id ? p->state : NU_PROCLET_NONE) {
+		switch (atomic_load_explicit(&p->id, memory_order_relaxed) == c->id ? p->state
+										    : NU_PROCLET_NONE) {
 		case NU_PROCLET_PRESENT:
 			if (likely(!p->frozen))
 				return call_here(t, c, p, packed, len);
@@ -296,7 +300,7 @@ static int call_run(struct nu_thread *t, struct call *c)
 NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *args, void *result)
 {
 	struct nu_thread *t = nu_thread_self();
-	struct call c = { .id = target.id, .m = m, .args = args, .result = result };
+	struct call c = {.id = target.id, .m = m, .args = args, .result = result};
 	int ret;
 
 	if (!t)
@@ -339,7 +343,7 @@ static void fail_calls_of(struct nu_proclet *p, void *arg)
 	struct nu_list *l;
 
 	nu_lock_acquire(&p->lock);
-	nu_list_for_each(l, &p->threads) {
+	nu_list_for_each (l, &p->threads) {
 		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
 
 		if (p->frozen || !t->wait_seq || t->wait_done || t->wait_dest != node)
@@ -366,7 +370,7 @@ static void collect_targets(struct nu_proclet *p, void *arg)
 	struct nu_list *l;
 
 	nu_lock_acquire(&p->lock);
-	nu_list_for_each(l, &p->threads) {
+	nu_list_for_each (l, &p->threads) {
 		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
 		unsigned i, ignored;
 
@@ -386,7 +390,7 @@ static void fail_calls_to(struct nu_proclet *p, void *arg)
 	struct nu_list *l;
 
 	nu_lock_acquire(&p->lock);
-	nu_list_for_each(l, &p->threads) {
+	nu_list_for_each (l, &p->threads) {
 		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
 
 		if (!p->frozen && t->wait_seq && !t->wait_done && t->wait_target == target)

@@ -107,7 +107,8 @@ static void change_run(void *self, void *args, void *result, struct nu_out *out)
 		if (!ret) {
 			h->refs_total += (uint64_t)a->n;
 			if (!h->refs_total && p->state == NU_PROCLET_PRESENT)
-				p->state = NU_PROCLET_DYING; /* freed when the last call in it ends: reply.c */
+				p->state =
+					NU_PROCLET_DYING; /* freed when the last call in it ends: reply.c */
 		}
 		nu_lock_release(&p->lock);
 	}
@@ -126,8 +127,8 @@ __attribute__((section("nu_methods"), used)) static const struct nu_method chang
 
 int nu_ref_change(uint64_t target, uint64_t holder, int64_t n)
 {
-	struct change_args a = { holder, n };
-	int ret = 0, err = nu_call((struct nu_ref){ target }, &change_method, &a, &ret);
+	struct change_args a = {holder, n};
+	int ret = 0, err = nu_call((struct nu_ref){target}, &change_method, &a, &ret);
 
 	return err ? err : ret;
 }
@@ -188,7 +189,7 @@ NU_API struct nu_ref nu_self(void)
 {
 	struct nu_thread *t = nu_thread_self();
 
-	return (struct nu_ref){ t ? t->proclet_id : 0 };
+	return (struct nu_ref){t ? t->proclet_id : 0};
 }
 
 /* The references that a dying proclet held, copied out of its heap: an array of *n_p, malloc'ed. */
@@ -202,7 +203,7 @@ int nu_refs_held(struct nu_proclet *p, struct nu_held_ref **refs_p, size_t *n_p)
 		return -ENOMEM;
 	for (uint32_t i = 0; tab && i < tab->cap; i++) {
 		if (tab->e[i].count)
-			refs[n++] = (struct nu_held_ref){ tab->e[i].id, tab->e[i].count };
+			refs[n++] = (struct nu_held_ref){tab->e[i].id, tab->e[i].count};
 	}
 	*refs_p = refs;
 	*n_p = n;

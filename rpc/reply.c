@@ -25,8 +25,8 @@ void nu_output_wait(struct nu_proclet *p)
 }
 
 /* Puts a result where the waiting thread wants it. Its proclet's lock is held and it is not frozen. */
-static int result_store(struct nu_proclet *caller, struct nu_thread *w, const struct nu_msg *msg, const void *data,
-			size_t len)
+static int result_store(struct nu_proclet *caller, struct nu_thread *w, const struct nu_msg *msg,
+			const void *data, size_t len)
 {
 	const struct nu_method *m = w->wait_method;
 	struct nu_bytes *span = w->wait_result;
@@ -43,7 +43,7 @@ static int result_store(struct nu_proclet *caller, struct nu_thread *w, const st
 	case NU_RESULT_SPAN:
 		if (!span)
 			return 0;
-		*span = (struct nu_bytes){ NULL, 0 };
+		*span = (struct nu_bytes){NULL, 0};
 		if (!(msg->flags & REPLY_HAS_DATA))
 			return 0;
 		copy = nu_proclet_alloc(caller, len + 1); /* a string's NUL */
@@ -51,7 +51,7 @@ static int result_store(struct nu_proclet *caller, struct nu_thread *w, const st
 			return -ENOMEM;
 		memcpy(copy, data, len);
 		copy[len] = 0;
-		*span = (struct nu_bytes){ copy, len };
+		*span = (struct nu_bytes){copy, len};
 		return 0;
 	default:
 		return 0;
@@ -62,7 +62,8 @@ static int result_store(struct nu_proclet *caller, struct nu_thread *w, const st
  * Hands the answer to its thread. The caller's lock is held, it is present and not frozen. Returns the thread if it is
  * blocked and now ours to run; NULL if nobody waits any more or the thread has not gone to sleep yet.
  */
-static struct nu_thread *answer(struct nu_proclet *caller, const struct nu_msg *msg, const void *data, size_t len)
+static struct nu_thread *answer(struct nu_proclet *caller, const struct nu_msg *msg, const void *data,
+				size_t len)
 {
 	struct nu_thread *w = (struct nu_thread *)msg->thread;
 
@@ -106,7 +107,8 @@ static enum outcome deliver(const struct nu_msg *msg, const void *data, size_t l
 	case NU_PROCLET_ARRIVING:
 		o = nu_held_add(caller, msg, data, len, from) ? DROPPED : HELD;
 		if (o == DROPPED)
-			nu_err("reply lost: no memory to hold it while proclet %#lx moves", (unsigned long)msg->target);
+			nu_err("reply lost: no memory to hold it while proclet %#lx moves",
+			       (unsigned long)msg->target);
 		break;
 	case NU_PROCLET_MOVED:
 		*to_p = caller->moved_to;
@@ -122,7 +124,7 @@ static enum outcome deliver(const struct nu_msg *msg, const void *data, size_t l
 static void send_on(const struct nu_msg *msg, const void *data, size_t len, unsigned to)
 {
 	struct nu_msg on = *msg;
-	struct iovec part = { (void *)data, len };
+	struct iovec part = {(void *)data, len};
 	int err;
 
 	if (to >= nu_node.count || to == nu_node.self || on.hops == UINT8_MAX) {
@@ -164,8 +166,14 @@ void nu_reply_on_message(const struct nu_msg *msg, const void *payload, size_t l
 void nu_reply_refuse(const struct nu_msg *call, int status, unsigned node, uint64_t location)
 {
 	struct nu_msg msg = {
-		.len_bytes = sizeof(msg), .type = NU_MSG_REFUSED, .cls = NU_CLASS_REPLY, .target = call->caller,
-		.thread = call->thread, .seq = call->seq, .status = status, .extra = { node, location },
+		.len_bytes = sizeof(msg),
+		.type = NU_MSG_REFUSED,
+		.cls = NU_CLASS_REPLY,
+		.target = call->caller,
+		.thread = call->thread,
+		.seq = call->seq,
+		.status = status,
+		.extra = {node, location},
 	};
 
 	if (!call->caller)
@@ -200,7 +208,8 @@ static void serve_done(struct nu_thread *t)
 	t->reply_proclet = 0;
 	nu_lock_acquire(&p->lock);
 	last = --p->calls_active == 0 && p->state == NU_PROCLET_DYING;
-	nu_thread_unlink(t); /* from here on it touches nothing of the proclet: a pause need not wait for it */
+	nu_thread_unlink(
+		t); /* from here on it touches nothing of the proclet: a pause need not wait for it */
 	nu_lock_release(&p->lock);
 	if (last)
 		nu_rpc_retire(p);
@@ -210,8 +219,13 @@ void nu_reply_and_exit(struct nu_thread *t, int status)
 {
 	const struct nu_method *m = t->serve_method;
 	struct nu_msg msg = {
-		.type = NU_MSG_REPLY, .cls = NU_CLASS_REPLY, .target = t->reply_proclet, .origin = nu_node.self,
-		.thread = (uint64_t)t->reply_thread, .seq = t->reply_seq, .status = status,
+		.type = NU_MSG_REPLY,
+		.cls = NU_CLASS_REPLY,
+		.target = t->reply_proclet,
+		.origin = nu_node.self,
+		.thread = (uint64_t)t->reply_thread,
+		.seq = t->reply_seq,
+		.status = status,
 	};
 	struct nu_thread *run = NULL;
 	struct nu_proclet *caller;
@@ -256,15 +270,15 @@ NU_API void nu_out_bytes(struct nu_out *out, const void *data, size_t len_bytes)
 	char *copy = nu_proclet_alloc(t->proclet, len_bytes + 1);
 
 	nu_proclet_free(t->proclet, (void *)t->serve_out.data);
-	t->serve_out = (struct nu_bytes){ NULL, 0 };
+	t->serve_out = (struct nu_bytes){NULL, 0};
 	if (!copy) {
-		nu_warn("proclet %#lx: heap full: a result of %zu bytes is dropped", (unsigned long)t->proclet_id,
-			len_bytes);
+		nu_warn("proclet %#lx: heap full: a result of %zu bytes is dropped",
+			(unsigned long)t->proclet_id, len_bytes);
 		return;
 	}
 	if (len_bytes)
 		memcpy(copy, data, len_bytes);
-	t->serve_out = (struct nu_bytes){ copy, len_bytes };
+	t->serve_out = (struct nu_bytes){copy, len_bytes};
 }
 
 NU_API void nu_out_str(struct nu_out *out, const char *s)

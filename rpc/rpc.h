@@ -30,16 +30,17 @@ struct nu_msg {
 	uint8_t cls;
 	uint8_t hops;
 	uint8_t flags;
-	uint64_t target;    /* proclet that it is for */
-	uint64_t location;  /* sender's idea of the target's location number */
-	uint64_t method;    /* CALL, REPLY: descriptor's address, checked on arrival */
-	uint64_t caller;    /* CALL: proclet to answer, and its thread and sequence; REPLY: those of the waiter */
+	uint64_t target;   /* proclet that it is for */
+	uint64_t location; /* sender's idea of the target's location number */
+	uint64_t method;   /* CALL, REPLY: descriptor's address, checked on arrival */
+	uint64_t
+		caller; /* CALL: proclet to answer, and its thread and sequence; REPLY: those of the waiter */
 	uint64_t thread;
 	uint64_t seq;
 	uint64_t call_id;
-	uint32_t origin;    /* node that issued the call */
-	int32_t status;	    /* REPLY, REFUSED */
-	uint64_t extra[3];  /* by type */
+	uint32_t origin;   /* node that issued the call */
+	int32_t status;	   /* REPLY, REFUSED */
+	uint64_t extra[3]; /* by type */
 };
 _Static_assert(sizeof(struct nu_msg) == 96, "wire format");
 
@@ -56,7 +57,8 @@ void nu_wire_set_handler(enum nu_msg_type type, nu_msg_fn fn);
  * never takes credits. From a core (thread or scheduler context). To oneself is allowed (delivered from the poll).
  * Errors: -EHOSTDOWN the node is dead; -EMSGSIZE above NU_MESSAGE_MAX_BYTES; -ENOMEM.
  */
-int __must_check nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *parts, unsigned nparts);
+int __must_check nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *parts,
+			      unsigned nparts);
 /*
  * One credit for a CALL to @node; blocks the thread while the peer has accepted too little (NU_WAIT_CREDIT). Nested
  * calls (@nested) draw on a reserve as well. Errors: -EHOSTDOWN, -ETIMEDOUT (@deadline_ns, 0: none); -EAGAIN the thread
@@ -107,7 +109,8 @@ struct nu_rpc_ops {
 	/* Asks the controller where @id is. Thread context; may call. 0, -ESTALE, -EHOSTDOWN. */
 	int (*locate)(uint64_t id, unsigned *node_p, uint64_t *location_p);
 	/* Creates: segment and node from the controller, then there. */
-	int (*create)(const struct nu_class *cls, const struct nu_options *o, const void *args, struct nu_ref *ref_p);
+	int (*create)(const struct nu_class *cls, const struct nu_options *o, const void *args,
+		      struct nu_ref *ref_p);
 	/* The last reference is gone: @p is DYING, no call is active. Thread context on its node. */
 	void (*retire)(struct nu_proclet *p);
 };

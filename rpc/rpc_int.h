@@ -34,10 +34,11 @@ extern struct nu_rpc_ops nu_rpc_ops;
 /* serve.c */
 void nu_serve_on_call(const struct nu_msg *msg, const void *payload, size_t len, unsigned from);
 /* A linked thread of @p (lock held) that will serve @m with @args; NULL and *err_p when it cannot. Not yet runnable. */
-struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method *m, const void *packed, size_t len,
-				   int *err_p);
+struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method *m, const void *packed,
+				   size_t len, int *err_p);
 /* Keeps a copy of a message in p->held (lock held). -EAGAIN too many, -ENOMEM. */
-int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len, unsigned from);
+int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len,
+		unsigned from);
 /* Handles a message as if it had just arrived. */
 void nu_serve_dispatch(const struct nu_msg *msg, const void *payload, size_t len, unsigned from);
 
@@ -70,9 +71,9 @@ struct nu_batch {
 	uint32_t len_bytes; /* of the whole batch */
 	uint16_t node;	    /* that sends it */
 	uint16_t core;
-	uint32_t credits;   /* calls of the receiving node that the sender has accepted */
+	uint32_t credits; /* calls of the receiving node that the sender has accepted */
 	uint32_t flags;
-	uint32_t spare;	    /* 0 */
+	uint32_t spare; /* 0 */
 };
 _Static_assert(sizeof(struct nu_batch) == 24, "wire format");
 

@@ -27,8 +27,8 @@ static void on_hint(const struct nu_msg *msg, const void *payload, size_t len, u
 	if (!caller)
 		return;
 	nu_lock_acquire(&caller->lock);
-	if (caller->state == NU_PROCLET_PRESENT && !caller->frozen && nu_thread_is_here(t) && t->proclet == caller &&
-	    t->wait_seq == msg->seq)
+	if (caller->state == NU_PROCLET_PRESENT && !caller->frozen && nu_thread_is_here(t) &&
+	    t->proclet == caller && t->wait_seq == msg->seq)
 		t->wait_dest = (uint32_t)msg->extra[0]; /* whose death would be the call's */
 	nu_lock_release(&caller->lock);
 }
@@ -41,15 +41,17 @@ static void on_stack(const struct nu_msg *msg, const void *payload, size_t len, 
 
 static void stack_home(unsigned home, void *stack_top)
 {
-	struct nu_msg msg = { .len_bytes = sizeof(msg), .type = NU_MSG_STACK, .cls = NU_CLASS_CONTROL,
-			      .thread = (uint64_t)stack_top };
+	struct nu_msg msg = {.len_bytes = sizeof(msg),
+			     .type = NU_MSG_STACK,
+			     .cls = NU_CLASS_CONTROL,
+			     .thread = (uint64_t)stack_top};
 
 	(void)!nu_wire_send(home, &msg, NULL, 0); /* its home may be dead: then nobody needs it */
 }
 
 int nu_rpc_init(void)
 {
-	const struct nu_sched_ops ops = { .stack_home = stack_home };
+	const struct nu_sched_ops ops = {.stack_home = stack_home};
 
 	nu_sched_set_ops(&ops);
 	nu_wire_set_handler(NU_MSG_HINT, on_hint);
@@ -78,7 +80,7 @@ static void serve_body(void *arg)
 	struct nu_thread *t = arg; /* its address is the same wherever it has moved */
 	const struct nu_method *m = t->serve_method;
 	struct nu_proclet *p = t->proclet;
-	struct nu_out out = { t };
+	struct nu_out out = {t};
 	int status = 0;
 
 	if (p->invoke)
@@ -96,8 +98,8 @@ static void serve_body(void *arg)
 	nu_reply_and_exit(t, status);
 }
 
-struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method *m, const void *packed, size_t len,
-				   int *err_p)
+struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method *m, const void *packed,
+				   size_t len, int *err_p)
 {
 	size_t result_bytes = NU_ALIGN_UP((size_t)m->result_bytes + 16, 16);
 	size_t args_bytes = NU_ALIGN_UP(len, 16);
@@ -128,7 +130,7 @@ struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method 
 			goto free_buffer;
 	}
 	t->serve_method = m;
-	t->serve_out = (struct nu_bytes){ NULL, 0 };
+	t->serve_out = (struct nu_bytes){NULL, 0};
 	t->detached = 1;
 	nu_thread_link(t);
 	p->calls_active++;
@@ -141,7 +143,8 @@ free_thread:
 	return NULL;
 }
 
-int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len, unsigned from)
+int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len,
+		unsigned from)
 {
 	struct nu_held *h;
 
@@ -162,10 +165,11 @@ int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payl
 }
 
 /* It was here and has left: sends it on, bounded, and tells the sender the new place. */
-static void forward(const struct nu_msg *msg, const void *payload, size_t len, unsigned node, uint64_t location)
+static void forward(const struct nu_msg *msg, const void *payload, size_t len, unsigned node,
+		    uint64_t location)
 {
 	struct nu_msg on = *msg;
-	struct iovec part = { (void *)payload, len };
+	struct iovec part = {(void *)payload, len};
 
 	on.hops++;
 	on.cls = NU_CLASS_CONTROL; /* its credit has gone back already */
@@ -175,9 +179,15 @@ static void forward(const struct nu_msg *msg, const void *payload, size_t len, u
 	}
 	nu_stat_add(nu_core_self(), NU_STAT_CALLS_FORWARDED, 1);
 	if (msg->origin != nu_node.self && msg->type == NU_MSG_CALL) {
-		struct nu_msg hint = { .len_bytes = sizeof(hint), .type = NU_MSG_HINT, .cls = NU_CLASS_CONTROL,
-				       .target = msg->target, .location = location, .thread = msg->thread,
-				       .seq = msg->seq, .caller = msg->caller, .extra = { node } };
+		struct nu_msg hint = {.len_bytes = sizeof(hint),
+				      .type = NU_MSG_HINT,
+				      .cls = NU_CLASS_CONTROL,
+				      .target = msg->target,
+				      .location = location,
+				      .thread = msg->thread,
+				      .seq = msg->seq,
+				      .caller = msg->caller,
+				      .extra = {node}};
 
 		(void)!nu_wire_send(msg->origin, &hint, NULL, 0); /* only a hint */
 	}
@@ -283,8 +293,8 @@ void nu_serve_on_call(const struct nu_msg *msg, const void *payload, size_t len,
 		nu_wire_accepted(from);
 	if (unlikely(!call_is_sane(msg, len))) {
 		nu_stat_add(nu_core_self(), NU_STAT_BAD_MESSAGES, 1);
-		nu_warn("call from node %u refused: method %#lx with %zu bytes of arguments is none of ours", from,
-			(unsigned long)msg->method, len);
+		nu_warn("call from node %u refused: method %#lx with %zu bytes of arguments is none of ours",
+			from, (unsigned long)msg->method, len);
 		return;
 	}
 	nu_serve_dispatch(msg, payload, len, from);

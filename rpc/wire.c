@@ -386,7 +386,8 @@ static int check_msg(unsigned core, unsigned from, const struct nu_msg *m, size_
 		return bad(core, from, "message's type", m->type);
 	if (unlikely(m->cls > NU_CLASS_CONTROL))
 		return bad(core, from, "message's class", m->cls);
-	if (unlikely(m->type == NU_MSG_CALL && m->hops > NU_MAX_HOPS)) /* answers follow their caller as far as it goes */
+	if (unlikely(m->type == NU_MSG_CALL &&
+		     m->hops > NU_MAX_HOPS)) /* answers follow their caller as far as it goes */
 		return bad(core, from, "message's hops", m->hops);
 	if (unlikely(m->origin >= nu_node.count))
 		return bad(core, from, "message's origin", m->origin);

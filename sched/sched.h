@@ -16,19 +16,19 @@ enum nu_thread_state {
 	NU_THREAD_NEW,	    /* allocated, never ran */
 	NU_THREAD_RUNNABLE, /* in a run queue */
 	NU_THREAD_RUNNING,
-	NU_THREAD_BLOCKED,  /* see `wait` */
-	NU_THREAD_PARKED,   /* would be runnable, but its proclet is frozen: in nu_proclet.parked */
+	NU_THREAD_BLOCKED, /* see `wait` */
+	NU_THREAD_PARKED,  /* would be runnable, but its proclet is frozen: in nu_proclet.parked */
 	NU_THREAD_DONE,
 };
 
 enum nu_wait {
 	NU_WAIT_NONE,
-	NU_WAIT_SYNC,	      /* mutex, condition, rwlock, semaphore, barrier, wait group, join */
+	NU_WAIT_SYNC, /* mutex, condition, rwlock, semaphore, barrier, wait group, join */
 	NU_WAIT_SLEEP,
 	NU_WAIT_REPLY_LOCAL,  /* a call that was handed off on this node */
 	NU_WAIT_REPLY_REMOTE, /* a call that was sent */
 	NU_WAIT_CREDIT,
-	NU_WAIT_OUTPUT,	      /* its proclet has just moved: output is held until "relinquished" */
+	NU_WAIT_OUTPUT, /* its proclet has just moved: output is held until "relinquished" */
 	NU_WAIT_OTHER,
 };
 
@@ -36,33 +36,34 @@ enum nu_wait {
 struct nu_thread {
 	/* What a switch touches: first line. */
 	void *sp;
-	atomic_uint running;	     /* 1 from being picked until its registers are saved again: nobody may touch its stack */
-	uint32_t state;		     /* enum nu_thread_state */
-	struct nu_proclet *proclet;  /* this node's control block: set anew on arrival */
-	struct nu_list link;	     /* run queue, parked list, waiter list, output waiters */
+	atomic_uint
+		running; /* 1 from being picked until its registers are saved again: nobody may touch its stack */
+	uint32_t state;		    /* enum nu_thread_state */
+	struct nu_proclet *proclet; /* this node's control block: set anew on arrival */
+	struct nu_list link;	    /* run queue, parked list, waiter list, output waiters */
 	int saved_errno;
-	uint16_t core;		     /* where it runs or last ran */
-	uint8_t wait;		     /* enum nu_wait, while BLOCKED */
+	uint16_t core; /* where it runs or last ran */
+	uint8_t wait;  /* enum nu_wait, while BLOCKED */
 	uint8_t detached;
 
 	struct nu_list proclet_link; /* nu_proclet.threads */
 	uint64_t proclet_id;
-	nu_thread_fn fn;	     /* body */
+	nu_thread_fn fn; /* body */
 	void *arg;
-	void *stack_low;	     /* lowest usable byte (above the guard page) */
-	uint32_t preempt_off;	     /* nesting: must not be interrupted */
-	uint32_t home_node;	     /* whose part of the stack region this stack is */
-	atomic_uint wake;	     /* claimed by the first of waker, time-out, kill: see nu_wake_claim() */
+	void *stack_low;      /* lowest usable byte (above the guard page) */
+	uint32_t preempt_off; /* nesting: must not be interrupted */
+	uint32_t home_node;   /* whose part of the stack region this stack is */
+	atomic_uint wake;     /* claimed by the first of waker, time-out, kill: see nu_wake_claim() */
 	uint32_t joiner_gone;
 	struct nu_thread *joiner;
 	struct nu_lock join_lock;
 	uint32_t timed_out;
 
 	/* In a primitive's waiter list (in the heap), apart from `link`: a time-out queues a thread that still waits. */
-	struct nu_waitq *waitq;	     /* the list that it is in, or NULL; under that list's lock */
+	struct nu_waitq *waitq; /* the list that it is in, or NULL; under that list's lock */
 	struct nu_thread *wait_next, *wait_prev;
-	uint8_t claimable;	     /* BLOCKED: its waker must win nu_wake_claim() first */
-	uint8_t pause_seen;	     /* freeze.c, under the proclet's lock */
+	uint8_t claimable;  /* BLOCKED: its waker must win nu_wake_claim() first */
+	uint8_t pause_seen; /* freeze.c, under the proclet's lock */
 
 	/* Timer: index in its core's timer heap (0: none); deadline on the node's monotonic clock (0: none), kept while its
 	 * proclet is frozen. timer.c */
@@ -71,26 +72,27 @@ struct nu_thread {
 	uint16_t timer_core;
 
 	/* Calls: rpc/ owns these. */
-	uint64_t call_id;	     /* identity of the call that it serves; nested calls derive theirs from it */
+	uint64_t call_id; /* identity of the call that it serves; nested calls derive theirs from it */
 	uint64_t call_index;
-	uint64_t wait_seq;	     /* sequence of the call whose reply it waits for; unique in the cluster with its address */
+	uint64_t
+		wait_seq; /* sequence of the call whose reply it waits for; unique in the cluster with its address */
 	int32_t wait_status;
-	uint32_t wait_dest;	     /* node that was sent the call */
+	uint32_t wait_dest; /* node that was sent the call */
 	void *wait_result;
 	const struct nu_method *wait_method;
-	uint64_t call_deadline_ns;   /* nu_deadline_set_us; 0: none */
-	uint64_t reply_proclet;	     /* serving: whom to answer: proclet, thread, sequence; 0: nobody */
+	uint64_t call_deadline_ns; /* nu_deadline_set_us; 0: none */
+	uint64_t reply_proclet;	   /* serving: whom to answer: proclet, thread, sequence; 0: nobody */
 	struct nu_thread *reply_thread;
 	uint64_t reply_seq;
-	uint32_t reply_node;	     /* where that proclet was when it called: a hint */
+	uint32_t reply_node; /* where that proclet was when it called: a hint */
 	uint32_t serve_flags;
 	const struct nu_method *serve_method;
 	void *serve_args, *serve_result;
-	void *serve_buffer;	     /* heap block of the callee that holds large arguments, or NULL */
-	struct nu_bytes serve_out;   /* span result as given so far */
-	uint64_t wait_target;	     /* proclet that the pending call is for */
-	uint64_t wait_hint[2];	     /* REFUSED: node and location number */
-	uint32_t wait_done;	     /* the answer is here; with wait_seq under the proclet's lock */
+	void *serve_buffer;	   /* heap block of the callee that holds large arguments, or NULL */
+	struct nu_bytes serve_out; /* span result as given so far */
+	uint64_t wait_target;	   /* proclet that the pending call is for */
+	uint64_t wait_hint[2];	   /* REFUSED: node and location number */
+	uint32_t wait_done;	   /* the answer is here; with wait_seq under the proclet's lock */
 	uint32_t spare;
 };
 

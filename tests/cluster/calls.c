@@ -44,8 +44,8 @@ struct kinds {
 };
 NU_CLASS(kinds, str(hello), val(int, status));
 NU_METHOD(kinds, nothing, none);
-NU_METHOD(kinds, scalars, val(double), val(int8_t, a), val(uint16_t, b), val(int64_t, c), val(float, d), val(bool, e),
-	  val(double, f));
+NU_METHOD(kinds, scalars, val(double), val(int8_t, a), val(uint16_t, b), val(int64_t, c), val(float, d),
+	  val(bool, e), val(double, f));
 NU_METHOD(kinds, turn, obj(segment), obj(segment, s));
 NU_METHOD(kinds, joined, str, str(a), str(b));
 NU_METHOD(kinds, inverted, bytes, bytes(b));
@@ -102,7 +102,8 @@ void kinds_do_joined(struct kinds *k, struct nu_str a, struct nu_str b, struct n
 	char *text;
 
 	/* A string is followed by a NUL; NULL stays NULL. */
-	if ((a.s && (strlen(a.s) != a.len_bytes)) || (b.s && strlen(b.s) != b.len_bytes) || (!a.s && a.len_bytes))
+	if ((a.s && (strlen(a.s) != a.len_bytes)) || (b.s && strlen(b.s) != b.len_bytes) ||
+	    (!a.s && a.len_bytes))
 		return;
 	if (asprintf(&text, "%s+%s", a.s ? a.s : "(null)", b.s ? b.s : "(null)") < 0)
 		return;
@@ -269,8 +270,8 @@ static void check_join(struct kinds_ref k, const char *a, const char *b, const c
 	struct nu_str got = {NULL, 99};
 
 	CHECK_IS(kinds_joined(k, nu_str(a), nu_str(b), &got), 0);
-	CHECK_MSG(got.s && !strcmp(got.s, want) && got.len_bytes == strlen(want), "got \"%s\" of %zu, want \"%s\"",
-		  got.s ? got.s : "(null)", got.len_bytes, want);
+	CHECK_MSG(got.s && !strcmp(got.s, want) && got.len_bytes == strlen(want),
+		  "got \"%s\" of %zu, want \"%s\"", got.s ? got.s : "(null)", got.len_bytes, want);
 	free((void *)got.s);
 }
 
@@ -460,7 +461,8 @@ static void failures(void)
 	CHECK_IS(kinds_inverted(small, nu_bytes(big, 2 * MIB), &got), -ENOMEM);
 	CHECK_IS(kinds_nothing(small), 0);
 	CHECK_IS(kinds_create(&(struct nu_options){.node = NU_NODE(200)}, nu_str("hello"), 0, &bad), -EINVAL);
-	CHECK_IS(kinds_create(&(struct nu_options){.capacity_bytes = (size_t)2 << 40}, nu_str("hello"), 0, &bad),
+	CHECK_IS(kinds_create(&(struct nu_options){.capacity_bytes = (size_t)2 << 40}, nu_str("hello"), 0,
+			      &bad),
 		 -EINVAL);
 	kinds_ref_put(&small);
 	kinds_ref_put(&k);
@@ -513,7 +515,8 @@ int link_init(struct link *l)
 }
 
 /* Goes round the three; comes back with the number of steps, or a large number. */
-uint64_t link_do_pass(struct link *l, struct link_ref a, struct link_ref b, unsigned left, struct nu_bytes load)
+uint64_t link_do_pass(struct link *l, struct link_ref a, struct link_ref b, unsigned left,
+		      struct nu_bytes load)
 {
 	struct link_ref me = {link_self().ref};
 	uint64_t steps = 0;
@@ -559,7 +562,8 @@ static void runner_body(void *arg)
 	while (!r->stop) {
 		uint64_t steps = 0;
 		size_t len = ++n % 3 ? n % 600 : sizeof(load);
-		int ret = link_pass(r->l[n % 3], r->l[(n + 1) % 3], r->l[(n + 2) % 3], DEPTH, nu_bytes(load, len), &steps);
+		int ret = link_pass(r->l[n % 3], r->l[(n + 1) % 3], r->l[(n + 2) % 3], DEPTH,
+				    nu_bytes(load, len), &steps);
 
 		if (ret || steps != DEPTH + 1)
 			r->wrong++;
@@ -598,7 +602,8 @@ static void chains_over_moves(void)
 		served += n;
 		link_ref_put(&r.l[i]);
 	}
-	CHECK_MSG(served == r.steps, "%lu calls ran, %lu were made", (unsigned long)served, (unsigned long)r.steps);
+	CHECK_MSG(served == r.steps, "%lu calls ran, %lu were made", (unsigned long)served,
+		  (unsigned long)r.steps);
 	check_left(0);
 }
 
@@ -652,13 +657,15 @@ static int outside(unsigned node)
 	struct kinds_ref k = {{1}};
 	struct nu_options o = {0};
 	struct nu_stats s;
-	int a = kinds_nothing(k), b = kinds_create(&o, nu_str("hello"), 0, &k), c = nu_ref_get(k.ref), d = nu_stats(0, &s);
+	int a = kinds_nothing(k), b = kinds_create(&o, nu_str("hello"), 0, &k), c = nu_ref_get(k.ref),
+	    d = nu_stats(0, &s);
 	struct kinds_nothing_future f;
 	int e = kinds_nothing_async(k, &f);
 
 	if (a == -EINVAL && b == -EINVAL && c == -EINVAL && d == -EINVAL && e == -EINVAL && !nu_self().id)
 		return 0;
-	fprintf(stderr, "outside of a proclet: call %d, create %d, get %d, stats %d, async %d\n", a, b, c, d, e);
+	fprintf(stderr, "outside of a proclet: call %d, create %d, get %d, stats %d, async %d\n", a, b, c, d,
+		e);
 	return -EPROTO;
 }
 

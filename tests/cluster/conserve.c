@@ -11,15 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PEERS 4
+#define PEERS	4
 #define CALLERS 2
 
 struct counter {
 	struct nu_mutex mutex;
 	struct nu_cond cond;
 	struct nu_sem sem;
-	uint64_t n;			 /* increments that came */
-	uint64_t acked;			 /* increments of others that were answered */
+	uint64_t n;	/* increments that came */
+	uint64_t acked; /* increments of others that were answered */
 	uint64_t errors, early, spins, turns, naps;
 	uint64_t turn;
 	uint64_t seed;
@@ -197,7 +197,7 @@ int counter_do_start(struct counter *self)
 
 		if (!t)
 			return -ENOMEM;
-		*t = (struct turner){ self, i };
+		*t = (struct turner){self, i};
 		ret = spawn(self, turner_body, t);
 	}
 	return ret;
@@ -220,8 +220,13 @@ void counter_do_drop_peers(struct counter *self)
 
 struct totals counter_do_totals(struct counter *self)
 {
-	return (struct totals){ .n = self->n, .acked = self->acked, .errors = self->errors, .early = self->early,
-				.spins = self->spins, .turns = self->turns, .naps = self->naps };
+	return (struct totals){.n = self->n,
+			       .acked = self->acked,
+			       .errors = self->errors,
+			       .early = self->early,
+			       .spins = self->spins,
+			       .turns = self->turns,
+			       .naps = self->naps};
 }
 
 /* ---- main proclet ---- */
@@ -241,7 +246,8 @@ static void mover_body(void *arg)
 	uint64_t seed = j->seed + (uint64_t)&seed;
 
 	while (j->done < j->moves) {
-		int ret = nu_migrate(j->p[next_random(&seed) % j->nproclets].ref, (unsigned)next_random(&seed) % nu_node_count());
+		int ret = nu_migrate(j->p[next_random(&seed) % j->nproclets].ref,
+				     (unsigned)next_random(&seed) % nu_node_count());
 
 		if (!ret)
 			j->done++;
@@ -255,9 +261,14 @@ static void mover_body(void *arg)
 
 static void check_pauses(void)
 {
-	static const char *const names[NU_STATS_PAUSES] = { "running", "runnable", "sleeping", "blocked", "waiting for a local reply",
-							    "waiting for a remote reply", "serving a caller that has moved" };
-	uint64_t sum[NU_STATS_PAUSES] = { 0 };
+	static const char *const names[NU_STATS_PAUSES] = {"running",
+							   "runnable",
+							   "sleeping",
+							   "blocked",
+							   "waiting for a local reply",
+							   "waiting for a remote reply",
+							   "serving a caller that has moved"};
+	uint64_t sum[NU_STATS_PAUSES] = {0};
 
 	for (unsigned n = 0; n < nu_node_count(); n++) {
 		struct nu_stats s;
@@ -274,14 +285,15 @@ static void check_pauses(void)
 
 static int conserve(int argc, char **argv)
 {
-	struct job j = { .nproclets = argc > 1 ? (unsigned)atoi(argv[1]) : 24, .moves = argc > 2 ? (unsigned)atoi(argv[2]) : 5000,
-			 .seed = argc > 3 ? strtoull(argv[3], NULL, 0) : 42 };
-	struct totals sum = { 0 };
+	struct job j = {.nproclets = argc > 1 ? (unsigned)atoi(argv[1]) : 24,
+			.moves = argc > 2 ? (unsigned)atoi(argv[2]) : 5000,
+			.seed = argc > 3 ? strtoull(argv[3], NULL, 0) : 42};
+	struct totals sum = {0};
 	unsigned left = 1;
 
 	j.p = calloc(j.nproclets, sizeof(*j.p));
 	for (unsigned i = 0; i < j.nproclets; i++) {
-		struct nu_options o = { .node = NU_NODE(i % nu_node_count()) };
+		struct nu_options o = {.node = NU_NODE(i % nu_node_count())};
 
 		CHECK(counter_create(&o, j.seed + i, &j.p[i]) == 0);
 	}
@@ -317,9 +329,10 @@ static int conserve(int argc, char **argv)
 		sum.naps += t.naps;
 		CHECK_MSG(t.spins && t.turns && t.naps && t.acked, "threads of proclet %u stood still", i);
 	}
-	printf("%u moves (%u found busy, %u failed); %lu increments counted, %lu acknowledged, %lu errors, %lu early wake-ups\n",
-	       j.done, j.busy, j.failed, (unsigned long)sum.n, (unsigned long)sum.acked, (unsigned long)sum.errors,
-	       (unsigned long)sum.early);
+	printf("%u moves (%u found busy, %u failed); %lu increments counted, %lu acknowledged, %lu errors, "
+	       "%lu early wake-ups\n",
+	       j.done, j.busy, j.failed, (unsigned long)sum.n, (unsigned long)sum.acked,
+	       (unsigned long)sum.errors, (unsigned long)sum.early);
 	CHECK(j.failed == 0);
 	CHECK(sum.n == sum.acked);
 	CHECK(sum.errors == 0);
@@ -348,5 +361,5 @@ static int conserve(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	return nu_run(argc, argv, conserve, &(const struct nu_run_options){ .writable_globals = true });
+	return nu_run(argc, argv, conserve, &(const struct nu_run_options){.writable_globals = true});
 }

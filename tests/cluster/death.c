@@ -220,7 +220,8 @@ static void check_left_of_two(long want)
 
 static void a_node_dies(void)
 {
-	struct post_ref victim = make(DOOMED), went = make(1), near = make(0), far = make(1), orphan = make(1);
+	struct post_ref victim = make(DOOMED), went = make(1), near = make(0), far = make(1),
+			orphan = make(1);
 	struct post_ref none = {{0}};
 	unsigned n = 0;
 	int ret = -1;

@@ -60,10 +60,12 @@ static __attribute__((noinline, target("avx"))) uint64_t avx_loop(uint64_t seed,
 	uint64_t out[4], sum = 0;
 
 	for (unsigned k = 0; k < 8; k++)
-		x[k] = _mm256_set_pd(0.1 + 0.01 * k, 0.2 + 0.01 * k, 0.3 + 0.01 * k, 1.0 / (double)(seed + k + 1));
+		x[k] = _mm256_set_pd(0.1 + 0.01 * k, 0.2 + 0.01 * k, 0.3 + 0.01 * k,
+				     1.0 / (double)(seed + k + 1));
 	for (unsigned i = 0; i < rounds; i++) {
-		__asm__ volatile("" : "+x"(x[0]), "+x"(x[1]), "+x"(x[2]), "+x"(x[3]), "+x"(x[4]), "+x"(x[5]),
-				 "+x"(x[6]), "+x"(x[7]));
+		__asm__ volatile(""
+				 : "+x"(x[0]), "+x"(x[1]), "+x"(x[2]), "+x"(x[3]), "+x"(x[4]), "+x"(x[5]),
+				   "+x"(x[6]), "+x"(x[7]));
 #pragma GCC unroll 8
 		for (unsigned k = 0; k < 8; k++)
 			x[k] = _mm256_mul_pd(_mm256_mul_pd(r, x[k]), _mm256_sub_pd(one, x[k]));
@@ -122,9 +124,9 @@ static __attribute__((noinline)) uint64_t flags_loop(uint64_t seed, unsigned rou
 	uint64_t x = seed | 1, n = rounds;
 
 	__asm__ volatile("clc\n"
-			 "1:\trclq $7, %0\n\t"	/* through the carry: no bit is lost */
+			 "1:\trclq $7, %0\n\t"		   /* through the carry: no bit is lost */
 			 "leaq 0x1234567(%0,%0,8), %0\n\t" /* touches no flag */
-			 "decq %1\n\t" /* leaves the carry */
+			 "decq %1\n\t"			   /* leaves the carry */
 			 "jnz 1b"
 			 : "+r"(x), "+r"(n)
 			 :
@@ -231,7 +233,8 @@ static void moved_while_running(void)
 	ret = engine_finish(e, &t);
 	CHECK_IS(ret, 0);
 	if (!ret) {
-		CHECK_MSG(!t.wrong, "%lu of %lu results are wrong", (unsigned long)t.wrong, (unsigned long)t.done);
+		CHECK_MSG(!t.wrong, "%lu of %lu results are wrong", (unsigned long)t.wrong,
+			  (unsigned long)t.done);
 		CHECK_MSG(t.done, "nothing was computed");
 		printf("     %lu computations over %u moves, interrupted while running in %lu\n",
 		       (unsigned long)t.done, moves_now, (unsigned long)interrupted);

@@ -4,7 +4,7 @@
 
 #include <sys/resource.h>
 
-#define IDLE_US	     5000000u
+#define IDLE_US		 5000000u
 #define LIMIT_PER_10S_US 10000u
 
 struct meter {
@@ -42,7 +42,8 @@ static void nodes_at_rest(void)
 	nu_sleep_us(IDLE_US);
 	for (unsigned i = 0; i < n; i++) {
 		CHECK_IS(meter_cpu_us(m[i], &after), 0);
-		printf("     node %u: %lu us in %u s\n", i, (unsigned long)(after - before[i]), IDLE_US / 1000000);
+		printf("     node %u: %lu us in %u s\n", i, (unsigned long)(after - before[i]),
+		       IDLE_US / 1000000);
 		CHECK_MSG((after - before[i]) * 10000000 / IDLE_US < LIMIT_PER_10S_US,
 			  "node %u used %lu us in %u s of idling", i, (unsigned long)(after - before[i]),
 			  IDLE_US / 1000000);

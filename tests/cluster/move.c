@@ -5,7 +5,9 @@
  */
 #include "check.h"
 
-#define MIB ((size_t)1 << 20)
+#include <math.h>
+
+#define MIB	 ((size_t)1 << 20)
 #define PULSE_US 2000
 
 /* ---- a proclet with a heap that can be filled and a thread that lives ---- */
@@ -30,8 +32,9 @@ NU_METHOD(body, where, val(unsigned));
 NU_METHOD(body, start, val(int));
 NU_METHOD(body, beats, val(uint64_t));
 NU_METHOD(body, stop, none);
-NU_METHOD(body, long_call, val(uint64_t), val(size_t, length));
+NU_METHOD(body, long_call, val(uint64_t), val(unsigned, order));
 NU_METHOD(body, is_inside, val(bool));
+NU_METHOD(body, move_when_inside, val(int), ref(body, other), val(unsigned, node));
 
 int body_init(struct body *b)
 {
@@ -127,26 +130,38 @@ void body_do_stop(struct body *b)
 }
 
 /*
- * One call into the C library that computes for a long time, and where it cannot be interrupted for a move. Return: how
- * long it took, in us.
+ * One call into a library that computes for a long time (a recurrence over the order), and where it cannot be
+ * interrupted for a move. Return: how long it took, in us.
  */
-uint64_t body_do_long_call(struct body *b, size_t length)
+uint64_t body_do_long_call(struct body *b, unsigned order)
 {
-	char *(*volatile search)(const char *, const char *) = strcasestr; /* a pure function would be moved about */
-	char *text = malloc(length + 1);
-	uint64_t begin;
+	double (*volatile bessel)(int, double) = jn; /* a pure function would be moved about */
+	uint64_t begin = nu_now_us();
+	double y;
 
-	if (!text)
-		return 0;
-	memset(text, 'a', length);
-	text[length] = 0;
-	begin = nu_now_us();
 	b->inside = true;
-	if (search(text, "aAaAaAaAaAaAb"))
-		begin = nu_now_us();
+	y = bessel((int)order, 2.0 * order);
 	b->inside = false;
-	free(text);
-	return nu_now_us() - begin;
+	return y == y ? nu_now_us() - begin : 0;
+}
+
+/* Called on its node: messages for the processor that is stuck there would wait. */
+int body_do_move_when_inside(struct body *b, struct body_ref other, unsigned node)
+{
+	uint64_t end = nu_now_us() + 5000000;
+	bool inside = false;
+	int ret;
+
+	while (!inside && nu_now_us() < end) {
+		ret = body_is_inside(other, &inside);
+		if (ret)
+			return ret;
+		nu_yield();
+	}
+	ret = nu_migrate(other.ref, node);
+	if (!inside || body_is_inside(other, &inside) || !inside)
+		return -ETIME; /* the call was over before the move gave up */
+	return ret;
 }
 
 bool body_do_is_inside(struct body *b)
@@ -223,7 +238,8 @@ static void created_where_asked(void)
 /* Grown before, between and after moves; holes freed at another node than they were made at. */
 static void heaps_of_all_sizes(void)
 {
-	static const size_t sizes[] = {1 << 10, 5000, 64 << 10, 300000, 1 << 20, 3 << 20, 8 << 20, 20 << 20, 64 << 20};
+	static const size_t sizes[] = {1 << 10, 5000,	 64 << 10, 300000,  1 << 20,
+				       3 << 20, 8 << 20, 20 << 20, 64 << 20};
 
 	for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
 		struct body_ref b = make(s % nu_node_count(), false, 0);
@@ -310,37 +326,35 @@ static void without_room(void)
 
 static void not_stopped_in_time(void)
 {
-	struct body_ref b = make(1, false, 0);
+	struct body_ref b = make(1, false, 0), mover = make(1, true, 0);
 	uint64_t took = 0, before = undone();
-	size_t length = MIB;
-	bool inside = false;
+	unsigned order = 1 << 20;
 	int ret = -1;
 
 	CHECK_IS(body_start(b, &ret), 0);
 	CHECK_IS(body_fill(b, 100000, 9, &ret), 0);
-	while (took < 250000 && length < 64 * MIB) { /* as much as it takes here */
-		length *= 2;
-		CHECK_IS(body_long_call(b, length, &took), 0);
+	while (took < 250000 && order < 1 << 29) { /* as much as it takes here */
+		order *= 2;
+		CHECK_IS(body_long_call(b, order, &took), 0);
 	}
 	{
+		NU_SCOPED_FUTURE(body, move_when_inside, moving);
 		NU_SCOPED_FUTURE(body, long_call, f);
-		uint64_t end = nu_now_us() + 5000000;
 
-		CHECK_IS(body_long_call_async(b, length, &f), 0);
-		while (!inside && nu_now_us() < end)
-			CHECK_IS(body_is_inside(b, &inside), 0);
-		CHECK(inside);
-		CHECK_IS(nu_migrate(b.ref, 0), -ETIMEDOUT);
-		CHECK_IS(body_is_inside(b, &inside), 0);
-		CHECK_MSG(inside, "the call was over before the move gave up");
+		CHECK_IS(body_move_when_inside_async(mover, b, 0, &moving), 0);
+		CHECK_IS(body_long_call_async(b, order, &f), 0);
+		CHECK_IS(body_move_when_inside_wait(&moving, &ret), 0);
+		CHECK_IS(ret, -ETIMEDOUT);
 		check_alive(b, 1, 9);
 		CHECK_IS(body_long_call_wait(&f, &took), 0);
+		CHECK(took);
 	}
 	CHECK_MSG(undone() > before, "no move was undone");
 	CHECK_IS(check_move(b.ref, 0), 0);
 	check_alive(b, 0, 9);
 	CHECK_IS(body_stop(b), 0);
 	body_ref_put(&b);
+	body_ref_put(&mover);
 	check_left(0);
 }
 
@@ -356,8 +370,9 @@ static void check_state(unsigned node, enum nu_node_state want, long proclets)
 	CHECK_IS(infos[node].state, want);
 	CHECK(infos[node].cores > 0 && infos[node].mem_total_bytes > 0 &&
 	      infos[node].mem_used_bytes <= infos[node].mem_total_bytes);
-	CHECK_MSG((long)infos[node].proclets == proclets, "node %u has %lu proclets by the controller, want %ld",
-		  node, (unsigned long)infos[node].proclets, proclets);
+	CHECK_MSG((long)infos[node].proclets == proclets,
+		  "node %u has %lu proclets by the controller, want %ld", node,
+		  (unsigned long)infos[node].proclets, proclets);
 }
 
 static void drained_under_load(void)
@@ -424,7 +439,8 @@ static void counters_agree(void)
 		from += z[i].moves_out - a[i].moves_out;
 		CHECK_IS(z[i].blackout_ns_count, z[i].moves_in);
 		CHECK_IS(z[i].bad_messages, 0);
-		CHECK(z[i].moves_in == 0 || (z[i].blackout_ns_max > 0 && z[i].blackout_ns_sum >= z[i].blackout_ns_max));
+		CHECK(z[i].moves_in == 0 ||
+		      (z[i].blackout_ns_max > 0 && z[i].blackout_ns_sum >= z[i].blackout_ns_max));
 	}
 	CHECK_IS(in, 10 * n);
 	CHECK_IS(from, 10 * n);

@@ -332,7 +332,8 @@ static void trader_body(void *arg)
 	uint64_t seed = (uintptr_t)arg;
 
 	for (unsigned n = 0; n < ROUNDS; n++) {
-		struct holder_ref a = holders[next_random(&seed) % HOLDERS], b = holders[next_random(&seed) % HOLDERS];
+		struct holder_ref a = holders[next_random(&seed) % HOLDERS],
+				  b = holders[next_random(&seed) % HOLDERS];
 		int ret = 0, err;
 
 		err = holder_make(a, made++, ledger, &ret);

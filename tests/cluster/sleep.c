@@ -108,8 +108,12 @@ struct tally dormitory_do_finish(struct dormitory *d)
 {
 	d->stop = true;
 	nu_waitgroup_wait(&d->out);
-	return (struct tally){.woke = d->woke, .early = d->early, .late = d->late, .backwards = d->backwards,
-			      .looks = d->looks, .latest_us = d->latest_us};
+	return (struct tally){.woke = d->woke,
+			      .early = d->early,
+			      .late = d->late,
+			      .backwards = d->backwards,
+			      .looks = d->looks,
+			      .latest_us = d->latest_us};
 }
 
 uint64_t dormitory_do_nap_here(struct dormitory *d, uint64_t us, bool until)
@@ -138,7 +142,8 @@ static void deadlines_kept(void)
 	CHECK_IS(dormitory_finish(d, &t), 0);
 	CHECK_IS(t.woke, SLEEPERS * NAPS);
 	CHECK_IS(t.early, 0);
-	CHECK_MSG(!t.late, "%lu were late, the latest by %lu us", (unsigned long)t.late, (unsigned long)t.latest_us);
+	CHECK_MSG(!t.late, "%lu were late, the latest by %lu us", (unsigned long)t.late,
+		  (unsigned long)t.latest_us);
 }
 
 static void clock_forwards(void)

@@ -5,18 +5,18 @@
  */
 #include "check.h"
 
-#define WAITERS	     100
-#define MOVES	     4
-#define SHORT_US     30000u
-#define LONG_US	     60000000u
-#define LATE_US	     1500000u /* other programs may have the processors */
-#define LOOK_MAX     2000000u
+#define WAITERS	 100
+#define MOVES	 4
+#define SHORT_US 30000u
+#define LONG_US	 60000000u
+#define LATE_US	 1500000u /* other programs may have the processors */
+#define LOOK_MAX 2000000u
 
 struct room;
 struct kind {
 	const char *name;
-	void (*hold)(struct room *r);	 /* a keeper takes what the others shall wait for */
-	void (*let_go)(struct room *r);	 /* and gives it back, or releases the waiters */
+	void (*hold)(struct room *r);	/* a keeper takes what the others shall wait for */
+	void (*let_go)(struct room *r); /* and gives it back, or releases the waiters */
 	void (*wait)(struct room *r, unsigned i);
 	uint32_t (*waiting)(struct room *r); /* how many wait */
 };
@@ -158,7 +158,6 @@ static void mutex_let_go_late(struct room *r)
 
 static void nothing(struct room *r)
 {
-
 }
 
 static uint32_t cond_waiting(struct room *r)
@@ -560,8 +559,14 @@ struct tally room_do_end(struct room *r)
 	nu_sem_post(&r->go);
 	nu_waitgroup_wait(&r->out);
 	return (struct tally){
-		.came_out = r->came_out, .wrong = r->wrong, .early = r->early, .late = r->late,
-		.timed_out = r->timed_out, .most_readers = r->most_readers, .special = r->special, .runs = r->runs,
+		.came_out = r->came_out,
+		.wrong = r->wrong,
+		.early = r->early,
+		.late = r->late,
+		.timed_out = r->timed_out,
+		.most_readers = r->most_readers,
+		.special = r->special,
+		.runs = r->runs,
 	};
 }
 

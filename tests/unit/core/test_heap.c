@@ -734,8 +734,8 @@ Test(heap, timing)
 	static const size_t lens[] = {16, 32, 64, 100, 256, 1024, 4096, 20000};
 
 	for (unsigned i = 0; i < sizeof(lens) / sizeof(lens[0]); i++)
-		fprintf(stderr, "%5zu B: pair %5.1f ns, in batches of 1000 %5.1f ns (libc %5.1f, %5.1f)\n", lens[i],
-			    time_batches(h, lens[i], 1, false), time_batches(h, lens[i], 1000, false),
-			    time_batches(h, lens[i], 1, true), time_batches(h, lens[i], 1000, true));
+		fprintf(stderr, "%5zu B: pair %5.1f ns, in batches of 1000 %5.1f ns (libc %5.1f, %5.1f)\n",
+			lens[i], time_batches(h, lens[i], 1, false), time_batches(h, lens[i], 1000, false),
+			time_batches(h, lens[i], 1, true), time_batches(h, lens[i], 1000, true));
 	cr_assert_eq(nu_heap_check(h), 0);
 }

@@ -688,10 +688,11 @@ Test(speed, many_proclets_on_a_node, .timeout = 100)
 	IS(n, 64);
 	t0 = now_s();
 	OK(nu_ctrl_node_dead(&c, 1));
-	fprintf(stderr, "create %.2f M/s, locate %.2f M/s (%.2f among %d), move %.2f M/s, death of %d proclets "
-		    "%.1f ms\n",
-		    MANY / create_s / 1e6, LOOKS / locate_s[1] / 1e6, LOOKS / locate_s[0] / 1e6, FEW,
-		    MANY / move_s / 1e6, MANY, (now_s() - t0) * 1e3);
+	fprintf(stderr,
+		"create %.2f M/s, locate %.2f M/s (%.2f among %d), move %.2f M/s, death of %d proclets "
+		"%.1f ms\n",
+		MANY / create_s / 1e6, LOOKS / locate_s[1] / 1e6, LOOKS / locate_s[0] / 1e6, FEW,
+		MANY / move_s / 1e6, MANY, (now_s() - t0) * 1e3);
 	IS(locate(ids[0]), -EHOSTDOWN);
 	/* A scan of all would be 400 times slower. */
 	cr_assert_lt(locate_s[1], 40 * locate_s[0]);
