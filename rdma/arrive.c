@@ -5,7 +5,8 @@
  */
 #include "rdma/move_int.h"
 
-#define EXPECT_US   500u
+#define EXPECT_US     300u
+#define EXPECT_US_MAX 3000u
 #define CLEAR_US    20u
 #define CLEAR_TRIES 5000u
 
@@ -114,7 +115,7 @@ static bool has_come(void *arg)
 
 static void expect_body(void *arg)
 {
-	nu_rpc_expect(has_come, arg, EXPECT_US);
+	nu_rpc_expect(has_come, arg, EXPECT_US, EXPECT_US_MAX);
 }
 
 static void prepare_run(void *self, void *args, void *result, struct nu_out *out)
@@ -303,17 +304,34 @@ NU_NODE_METHOD(nu_handover_method, "hand-over", handover_run, struct nu_handover
 
 /* ---- relinquished ---- */
 
+/* What need not be done before the source hears from us. */
+static void settled_body(void *arg)
+{
+	struct nu_proclet *p = arg;
+	uint64_t id = 0, location = 0;
+
+	nu_lock_acquire(&p->lock);
+	if (p->head) {
+		id = p->id;
+		location = p->head->location;
+	}
+	nu_lock_release(&p->lock);
+	if (!id)
+		return; /* it has gone on already; the next place tells the controller */
+	(void)!nu_move_ops.end(id, nu_node.self, location, true); /* the controller died: it asks the nodes */
+	nu_held_release(p);
+	nu_calls_recheck(p);
+	nu_move_check_refs(p);
+}
+
 static void settle(struct nu_proclet *p)
 {
-	uint64_t id = p->id, location;
-
 	nu_lock_acquire(&p->lock);
 	if (!p->hold_output) {
 		nu_lock_release(&p->lock);
 		return;
 	}
 	p->hold_output = false;
-	location = p->head->location;
 	while (!nu_list_empty(&p->output_waiters)) {
 		struct nu_thread *t = nu_list_entry(p->output_waiters.next, struct nu_thread, link);
 
@@ -321,10 +339,8 @@ static void settle(struct nu_proclet *p)
 		nu_thread_ready(t);
 	}
 	nu_lock_release(&p->lock);
-	(void)!nu_move_ops.end(id, nu_node.self, location, true); /* the controller died: it asks the nodes */
-	nu_held_release(p);
-	nu_calls_recheck(p);
-	nu_move_check_refs(p);
+	if (nu_node_spawn(settled_body, p))
+		settled_body(p);
 }
 
 static void relinquish_run(void *self, void *args, void *result, struct nu_out *out)

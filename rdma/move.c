@@ -191,6 +191,7 @@ static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t lo
 	}
 	p->state = NU_PROCLET_MOVING;
 	nu_lock_release(&p->lock);
+	nu_thread_self()->patient = 0;
 	start = nu_mono_ns();
 	ret = nu_freeze(p, PAUSE_US_MAX);
 	if (ret) {
@@ -252,6 +253,7 @@ int nu_move_out(uint64_t id, unsigned to)
 
 	if (ret)
 		return ret;
+	nu_thread_self()->patient = 1; /* the proclet's threads go on until the pause */
 	ret = nu_move_ops.begin(id, to, &location);
 	if (ret) {
 		unclaim(p, id);

@@ -7,7 +7,8 @@
 
 #define BACKOFF_US_MIN	 10u
 #define BACKOFF_US_MAX	 2000u
-#define EXPECT_US	 300u		     /* a sleeping peer's wake-up, and its step of a move */
+#define EXPECT_US	 300u		     /* a peer's step of a move, while a proclet stands still */
+#define EXPECT_US_MAX	 3000u
 #define UNREACHED_US_MAX (10u * 1000 * 1000) /* a call that nobody takes for so long is given up */
 
 struct call {
@@ -55,8 +56,8 @@ static int wait_answer(struct nu_thread *t, enum nu_wait wait)
 {
 	struct nu_proclet *p = t->proclet;
 
-	if (!p->heap && wait == NU_WAIT_REPLY_REMOTE)
-		nu_rpc_expect(answered, t, EXPECT_US); /* the runtime's own threads: steps of a move */
+	if (!p->heap && wait == NU_WAIT_REPLY_REMOTE) /* the runtime's own threads: steps of a move */
+		nu_rpc_expect(answered, t, t->patient ? 0 : EXPECT_US, EXPECT_US_MAX);
 	nu_lock_acquire(&p->lock);
 	if (!t->wait_done) {
 		nu_thread_block_until(wait, &p->lock, t->call_deadline_ns);

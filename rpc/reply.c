@@ -258,6 +258,8 @@ void nu_reply_and_exit(struct nu_thread *t, int status)
 		break;
 	}
 done:
+	if (!t->proclet->heap && nu_node.count > 1)
+		nu_wire_flush(); /* a step of a move is waited for, and who runs next may run long */
 	serve_done(t);
 	if (run)
 		nu_thread_exit_to(run);

@@ -152,6 +152,7 @@ void *nu_proclet_alloc(struct nu_proclet *p, size_t len_bytes);
 void nu_proclet_free(struct nu_proclet *p, void *ptr);
 /*
  * Polls until @done says so, or the next call to this node's own proclet has come, or @for_us have passed: the threads of
- * a move wait so, since a core with other threads to run would look at its messages much later. Thread context.
+ * a move wait so, since a core with other threads to run would look at its messages much later. For the first @alone_us
+ * it keeps the core to itself, after that others run in between. Thread context.
  */
-void nu_rpc_expect(bool (*done)(void *arg), void *arg, unsigned for_us);
+void nu_rpc_expect(bool (*done)(void *arg), void *arg, unsigned alone_us, unsigned for_us);

@@ -227,15 +227,18 @@ static void serve_here(struct nu_proclet *p, const struct nu_msg *msg, const voi
 	}
 }
 
-void nu_rpc_expect(bool (*done)(void *arg), void *arg, unsigned for_us)
+void nu_rpc_expect(bool (*done)(void *arg), void *arg, unsigned alone_us, unsigned for_us)
 {
 	volatile uint64_t *calls = &control_calls[nu_core_self()].n;
-	uint64_t seen = *calls, end = nu_mono_ns() + for_us * 1000;
+	uint64_t seen = *calls, start = nu_mono_ns(), now = start;
 
-	while (*calls == seen && !done(arg) && nu_mono_ns() < end) {
+	while (*calls == seen && !done(arg) && now - start < for_us * 1000ull) {
 		nu_wire_poll();
 		if (nu_sched_crowded())
 			sched_yield(); /* whoever we wait for may need this processor */
+		now = nu_mono_ns();
+		if (now - start >= alone_us * 1000ull)
+			nu_yield();
 	}
 }
 
@@ -256,7 +259,7 @@ void nu_serve_dispatch(const struct nu_msg *msg, const void *payload, size_t len
 		nu_reply_refuse(msg, -NU_REFUSED_MOVED, NU_NODE_UNKNOWN, 0);
 		return;
 	}
-	switch (p->state) {
+	switch (atomic_load(&p->state)) {
 	case NU_PROCLET_PRESENT:
 		if (likely(!p->frozen)) {
 			serve_here(p, msg, payload, len);

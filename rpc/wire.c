@@ -461,7 +461,7 @@ unsigned nu_wire_poll(void)
 
 	if (nu_node.count == 1)
 		return 0;
-	wire_flush(core);
+	nu_wire_flush();
 	return wire_poll(core);
 }
 

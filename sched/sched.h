@@ -93,7 +93,7 @@ struct nu_thread {
 	uint64_t wait_target;	   /* proclet that the pending call is for */
 	uint64_t wait_hint[2];	   /* REFUSED: node and location number */
 	uint32_t wait_done;	   /* the answer is here; with wait_seq under the proclet's lock */
-	uint32_t spare;
+	uint32_t patient;	   /* a thread of the runtime that lets others run while it waits */
 };
 
 /* One kernel thread that runs user-level threads. Index in nu_node.cores. */

@@ -7,10 +7,6 @@
  */
 #include "check.h"
 
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
 #define PEERS	4
 #define CALLERS 2
 
@@ -283,13 +279,17 @@ static void check_pauses(void)
 	}
 }
 
-static int conserve(int argc, char **argv)
+static int arg_count;
+static char **args;
+
+static void conserve(void)
 {
+	int argc = arg_count;
+	char **argv = args;
 	struct job j = {.nproclets = argc > 1 ? (unsigned)atoi(argv[1]) : 24,
 			.moves = argc > 2 ? (unsigned)atoi(argv[2]) : 5000,
 			.seed = argc > 3 ? strtoull(argv[3], NULL, 0) : 42};
 	struct totals sum = {0};
-	unsigned left = 1;
 
 	j.p = calloc(j.nproclets, sizeof(*j.p));
 	for (unsigned i = 0; i < j.nproclets; i++) {
@@ -342,24 +342,15 @@ static int conserve(int argc, char **argv)
 		CHECK(counter_drop_peers(j.p[i]) == 0);
 	for (unsigned i = 0; i < j.nproclets; i++)
 		counter_ref_put(&j.p[i]);
-	/* Freed with the last reference: asynchronously, so wait for it with a bound. */
-	for (unsigned tries = 0; left && tries < 1000; tries++) {
-		left = 0;
-		for (unsigned n = 0; n < nu_node_count(); n++) {
-			struct nu_stats s;
+	check_left(0);
+}
 
-			CHECK(nu_stats(n, &s) == 0);
-			left += (unsigned)s.proclets_now;
-		}
-		left -= 2; /* the controller and this one */
-		if (left)
-			nu_sleep_us(5000);
-	}
-	CHECK_MSG(!left, "%u proclets were never freed", left);
+static int conserve_main(int argc, char **argv)
+{
+	arg_count = argc;
+	args = argv;
+	CHECK_RUN(conserve);
 	return check_done();
 }
 
-int main(int argc, char **argv)
-{
-	return nu_run(argc, argv, conserve, &(const struct nu_run_options){.writable_globals = true});
-}
+CHECK_PROGRAM(conserve_main)

@@ -83,7 +83,7 @@ def steer():
     refused(1, "migrate", pinned, "2")
     refused(1, "migrate", counters[0], "3")
     refused(1, "migrate", "0x123456789", "1")
-    refused(1, "migrate", "nonsense", "1")
+    refused(2, "migrate", "nonsense", "1")
     refused(1, "drain", "7")
     check(proclets()[pinned] == (1, "pinned"), "the pinned one moved")
     for _ in range(3):
