@@ -205,16 +205,30 @@ static void *control_thread(void *arg)
 	return NULL;
 }
 
+/* Of a job without a launcher: its main may return before there is anybody to be told. */
+static struct {
+	pthread_mutex_t mutex;
+	bool ended;
+	int status;
+} early_end = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
 int nu_boot_control_start(const struct nu_boot_ops *ops)
 {
 	pthread_t thread;
 	sigset_t all, old;
+	bool ended;
 
 	if (boot_ops)
 		return -EINVAL;
+	pthread_mutex_lock(&early_end.mutex);
 	boot_ops = ops;
-	if (!nu_boot_state.launched)
+	ended = early_end.ended;
+	pthread_mutex_unlock(&early_end.mutex);
+	if (!nu_boot_state.launched) {
+		if (ended && ops->end)
+			ops->end(early_end.status);
 		return 0;
+	}
 	/* Signals are for the cores and the program. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -241,8 +255,15 @@ void nu_boot_main_done(int status)
 			nu_err("cannot tell the launcher that main returned: %s", strerror(-err));
 		return;
 	}
-	if (boot_ops && boot_ops->end)
-		boot_ops->end(status);
+	const struct nu_boot_ops *ops;
+
+	pthread_mutex_lock(&early_end.mutex);
+	ops = boot_ops;
+	early_end.ended = true;
+	early_end.status = status;
+	pthread_mutex_unlock(&early_end.mutex);
+	if (ops && ops->end)
+		ops->end(status);
 }
 
 void nu_boot_ctl_reply(uint64_t request, int status, const char *text)

@@ -215,7 +215,10 @@ static void main_body(void *arg)
 	int status = runtime.main_fn(runtime.argc, runtime.argv);
 
 	fflush(NULL);
-	nu_boot_main_done(status);
+	if (nu_boot_launched())
+		nu_boot_main_done(status); /* the launcher tells every node */
+	else
+		on_end(status); /* it may be here before the control thread is */
 }
 
 static int main_start(void)

@@ -119,6 +119,7 @@ static void died_run(void *self, void *args, void *result, struct nu_out *out)
 {
 	nu_calls_node_dead((unsigned)((struct word_args *)args)->word);
 	nu_calls_check_lost();
+	nu_refs_check_lost();
 }
 NODE_METHOD(died_method, "died", died_run, struct word_args, NU_RESULT_NONE, 0);
 

@@ -188,8 +188,8 @@ static int adopt_stacks(struct nu_proclet *p, const struct nu_handover *h,
 				  ? 0
 				  : nu_stack_adopt((struct nu_thread *)t->thread, t->live_bytes);
 
-		if (ret)
-			return ret;
+		if (ret) /* in use: a third node's stack came home and went out again before we had let it depart */
+			return ret == -EEXIST ? -EBUSY : ret;
 	}
 	return 0;
 }

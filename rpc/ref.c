@@ -215,3 +215,54 @@ void nu_refs_give_back(uint64_t holder, struct nu_held_ref *refs, size_t n)
 	for (size_t i = 0; i < n; i++)
 		(void)!nu_ref_change(refs[i].id, holder, -(int64_t)refs[i].count); /* it may be gone */
 }
+
+/* ---- holders that have died with their node ---- */
+
+struct share {
+	uint64_t target, holder, count;
+};
+struct shares {
+	struct share *s; /* NULL: only counted */
+	size_t n, cap;
+};
+
+static void collect_shares(struct nu_proclet *p, void *arg)
+{
+	struct shares *all = arg;
+	struct nu_reftab *tab;
+
+	nu_lock_acquire(&p->lock);
+	tab = p->head && p->state != NU_PROCLET_MOVED ? p->head->holders : NULL;
+	for (uint32_t i = 0; tab && i < tab->cap; i++) {
+		if (!tab->e[i].count || tab->e[i].id == UINT64_MAX || nu_proclet_lookup(tab->e[i].id))
+			continue;
+		if (all->s && all->n < all->cap)
+			all->s[all->n] = (struct share){ p->id, tab->e[i].id, tab->e[i].count };
+		all->n++;
+	}
+	nu_lock_release(&p->lock);
+}
+
+void nu_refs_check_lost(void)
+{
+	struct shares all = { NULL, 0, 0 };
+
+	nu_proclet_for_each(collect_shares, &all);
+	all.cap = all.n + 64; /* some may be added meanwhile; the dead add none */
+	all.s = calloc(all.cap, sizeof(*all.s));
+	if (!all.s) {
+		nu_err("no memory to look through %zu references for dead holders", all.n);
+		return;
+	}
+	all.n = 0;
+	nu_proclet_for_each(collect_shares, &all);
+	for (size_t i = 0; i < all.n && i < all.cap; i++) {
+		struct share *s = &all.s[i];
+		uint64_t location;
+		unsigned node;
+
+		if (nu_rpc_ops.locate(s->holder, &node, &location) == -EHOSTDOWN)
+			nu_refs_give_back(s->holder, &(struct nu_held_ref){ s->target, s->count }, 1);
+	}
+	free(all.s);
+}

@@ -138,6 +138,8 @@ int __must_check nu_ref_first(struct nu_proclet *p, uint64_t holder);
 /* @p holds one more counted reference to @id, which has been counted there already. */
 int __must_check nu_ref_note_held_by(struct nu_proclet *p, uint64_t id);
 void nu_refs_give_back(uint64_t holder, struct nu_held_ref *refs, size_t n);
+/* A node has died: references to proclets here that proclets lost with it held are dropped. Thread context; calls. */
+void nu_refs_check_lost(void);
 /* Starts fn(arg) as a thread of this node's own proclet. Any kernel thread. -ENOMEM. */
 int __must_check nu_node_spawn(nu_thread_fn fn, void *arg);
 /* Fails every call that waits for @node. Any core. */

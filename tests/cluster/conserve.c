@@ -249,10 +249,19 @@ static void mover_body(void *arg)
 			j->done++;
 		else if (ret == -EBUSY)
 			j->busy++; /* the other mover has it */
-		else if (ret != -ETIMEDOUT)
+		else if (ret != -ETIMEDOUT) {
 			j->failed++;
+			printf("a move failed: %s\n", nu_strerror(ret));
+		}
 	}
 	nu_waitgroup_done(&j->movers);
+}
+
+static bool spare_core(void)
+{
+	struct nu_node_info info;
+
+	return nu_nodes(&info, 1) > 0 && info.cores > 1;
 }
 
 static void check_pauses(void)
@@ -275,6 +284,8 @@ static void check_pauses(void)
 	}
 	for (unsigned i = 0; i < NU_STATS_PAUSES; i++) {
 		printf("paused while %-34s %10lu\n", names[i], (unsigned long)sum[i]);
+		if (i == 0 && !spare_core())
+			continue; /* with one core a node's thread that pauses takes the processor first */
 		CHECK_MSG(sum[i] > 0, "no thread was ever paused while %s", names[i]);
 	}
 }

@@ -362,6 +362,8 @@ static void mover_body(void *arg)
 
 		if (!ret)
 			ret = holder_any(h, &t);
+		if (ret == -ESTALE)
+			ret = 0; /* given back by another thread while it was on its way to us */
 		if (!ret && t.ref.id)
 			ret = check_move(t.ref, next_random(&seed) % nu_node_count());
 		if (!ret && !(next_random(&seed) % 4))

@@ -18,7 +18,7 @@ NU_STRUCT(tally, val(uint64_t, woke), val(uint64_t, early), val(uint64_t, late),
 NU_CLASS(dormitory);
 NU_METHOD(dormitory, nap, val(int));
 NU_METHOD(dormitory, watch, val(int));
-NU_METHOD(dormitory, finish, obj(tally));
+NU_METHOD(dormitory, finish, obj(tally), val(bool, watching));
 NU_METHOD(dormitory, nap_here, val(uint64_t), val(uint64_t, us), val(bool, until));
 
 int dormitory_init(struct dormitory *d)
@@ -104,8 +104,10 @@ int dormitory_do_watch(struct dormitory *d)
 	return nu_thread_spawn(watcher_body, d, NULL);
 }
 
-struct tally dormitory_do_finish(struct dormitory *d)
+struct tally dormitory_do_finish(struct dormitory *d, bool watching)
 {
+	while (watching && !d->looks)
+		nu_yield();
 	d->stop = true;
 	nu_waitgroup_wait(&d->out);
 	return (struct tally){.woke = d->woke,
@@ -139,7 +141,7 @@ static void deadlines_kept(void)
 	CHECK_IS(dormitory_nap(d, &inner), 0);
 	CHECK_IS(inner, 0);
 	CHECK_IS(check_shuttle(d.ref, MOVES), 0);
-	CHECK_IS(dormitory_finish(d, &t), 0);
+	CHECK_IS(dormitory_finish(d, false, &t), 0);
 	CHECK_IS(t.woke, SLEEPERS * NAPS);
 	CHECK_IS(t.early, 0);
 	CHECK_MSG(!t.late, "%lu were late, the latest by %lu us", (unsigned long)t.late,
@@ -158,7 +160,7 @@ static void clock_forwards(void)
 	CHECK_IS(dormitory_watch(d, &inner), 0);
 	CHECK_IS(inner, 0);
 	CHECK_IS(check_shuttle(d.ref, 10 * MOVES), 0);
-	CHECK_IS(dormitory_finish(d, &t), 0);
+	CHECK_IS(dormitory_finish(d, true, &t), 0);
 	CHECK(t.looks);
 	CHECK_IS(t.backwards, 0);
 }
