@@ -304,10 +304,9 @@ NU_NODE_METHOD(nu_handover_method, "hand-over", handover_run, struct nu_handover
 
 /* ---- relinquished ---- */
 
-/* What need not be done before the source hears from us. */
-static void settled_body(void *arg)
+/* What is done while the proclet runs freely again; the mover hears when the controller knows. */
+static void settle_books(struct nu_proclet *p)
 {
-	struct nu_proclet *p = arg;
 	uint64_t id = 0, location = 0;
 
 	nu_lock_acquire(&p->lock);
@@ -339,8 +338,7 @@ static void settle(struct nu_proclet *p)
 		nu_thread_ready(t);
 	}
 	nu_lock_release(&p->lock);
-	if (nu_node_spawn(settled_body, p))
-		settled_body(p);
+	settle_books(p);
 }
 
 static void relinquish_run(void *self, void *args, void *result, struct nu_out *out)

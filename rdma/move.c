@@ -268,6 +268,8 @@ int nu_move_out(uint64_t id, unsigned to)
 	if (!ret) {
 		let_go(p, to, location);
 		nu_stat_add(nu_core_self(), NU_STAT_MOVES_OUT, 1);
+		/* Reported by the destination too, but that may still be under way when our caller looks. */
+		(void)!nu_move_ops.end(id, to, location, true);
 		return 0;
 	}
 	(void)!nu_node_call(to, &nu_abort_method, &undo_args); /* it may be dead */

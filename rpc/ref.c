@@ -103,7 +103,9 @@ static void change_run(void *self, void *args, void *result, struct nu_out *out)
 
 	if (h) {
 		nu_lock_acquire(&p->lock);
-		ret = nu_reftab_add(p, &h->holders, a->holder, a->n, &left);
+		/* The last one may have gone between this call's arrival and its turn. */
+		ret = a->n > 0 && !h->refs_total ? -ESTALE
+						 : nu_reftab_add(p, &h->holders, a->holder, a->n, &left);
 		if (!ret) {
 			h->refs_total += (uint64_t)a->n;
 			if (!h->refs_total && p->state == NU_PROCLET_PRESENT)
