@@ -7,8 +7,8 @@
 
 #define EXPECT_US     300u
 #define EXPECT_US_MAX 3000u
-#define CLEAR_US    20u
-#define CLEAR_TRIES 5000u
+#define CLEAR_US      20u
+#define CLEAR_TRIES   5000u
 
 /* ---- prepare ---- */
 

@@ -95,11 +95,12 @@ static struct nu_handover *describe(struct nu_proclet *p, uint64_t location, uin
 {
 	size_t len = sizeof(struct nu_handover) + p->nthreads * sizeof(struct nu_handover_thread);
 	struct nu_handover *h = malloc(len);
-	struct nu_handover_thread *r = (struct nu_handover_thread *)(h + 1);
+	struct nu_handover_thread *r;
 	struct nu_list *l;
 
 	if (!h)
 		return NULL;
+	r = (struct nu_handover_thread *)(h + 1);
 	nu_heap_settle(p->heap); /* cached blocks would hold its end high */
 	*h = (struct nu_handover){
 		.id = p->id,

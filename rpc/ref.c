@@ -239,7 +239,7 @@ static void collect_shares(struct nu_proclet *p, void *arg)
 		if (!tab->e[i].count || tab->e[i].id == UINT64_MAX || nu_proclet_lookup(tab->e[i].id))
 			continue;
 		if (all->s && all->n < all->cap)
-			all->s[all->n] = (struct share){ p->id, tab->e[i].id, tab->e[i].count };
+			all->s[all->n] = (struct share){p->id, tab->e[i].id, tab->e[i].count};
 		all->n++;
 	}
 	nu_lock_release(&p->lock);
@@ -247,7 +247,7 @@ static void collect_shares(struct nu_proclet *p, void *arg)
 
 void nu_refs_check_lost(void)
 {
-	struct shares all = { NULL, 0, 0 };
+	struct shares all = {NULL, 0, 0};
 
 	nu_proclet_for_each(collect_shares, &all);
 	all.cap = all.n + 64; /* some may be added meanwhile; the dead add none */
@@ -264,7 +264,7 @@ void nu_refs_check_lost(void)
 		unsigned node;
 
 		if (nu_rpc_ops.locate(s->holder, &node, &location) == -EHOSTDOWN)
-			nu_refs_give_back(s->holder, &(struct nu_held_ref){ s->target, s->count }, 1);
+			nu_refs_give_back(s->holder, &(struct nu_held_ref){s->target, s->count}, 1);
 	}
 	free(all.s);
 }

@@ -80,7 +80,7 @@ static void help(void)
 	       "(processors / N, here %u "
 	       "/ N)\n"
 	       "  -m, --mem SIZE      each node's budget for heaps: 512M, 4G (half of memory / N)\n"
-	       "  -r, --reader R      how heaps are read when they move: auto, cma (auto)\n"
+	       "  -r, --reader R      how heaps are read when they move: auto, cma, am (auto)\n"
 	       "  -t, --transport T   shm, tcp, or a list as for UCX_TLS (auto)\n"
 	       "  -k, --keep-going    a node's death does not end the job, unless it is node 0's (it does)\n"
 	       "  -T, --time-out S    end the job with status 124 after S seconds (no limit)\n"

@@ -222,7 +222,7 @@ Test(launch, options_reach_nodes)
 Test(launch, stdin_is_node_0s)
 {
 	struct run r;
-	start(&r, "/bin/sh", "-c", "echo x | " NU_LAUNCH " -n 2 " NODE_PROG " info");
+	start(&r, "/bin/sh", "-c", "echo x | '" NU_LAUNCH "' -n 2 '" NODE_PROG "' info");
 	finish(&r);
 	expect_status(&r, 0);
 	cr_assert_eq(count_of(r.text[0], "stdin 1\n"), 1);
@@ -303,7 +303,7 @@ Test(launch, reader_that_leaves)
 {
 	struct run r;
 	start(&r, "/bin/bash", "-c",
-	      NU_LAUNCH " -n 2 " NODE_PROG " lines 150000 | head -n 1; exit ${PIPESTATUS[0]}");
+	      "'" NU_LAUNCH "' -n 2 '" NODE_PROG "' lines 150000 | head -n 1; exit ${PIPESTATUS[0]}");
 	finish(&r);
 	expect_status(&r, 128 + SIGPIPE);
 	cr_assert_eq(r.len[1], 0, "%s", r.text[1]);
@@ -557,7 +557,7 @@ Test(launch, through_a_script_and_spaces)
 	unlink(path);
 	rmdir(dir);
 	expect_status(&r, 12);
-	launch(&r, "-n", "2", "/bin/sh", "-c", NODE_PROG " status 13; exit 0");
+	launch(&r, "-n", "2", "/bin/sh", "-c", "'" NODE_PROG "' status 13; exit 0");
 	cr_assert_eq(finish(&r), 13);
 }
 

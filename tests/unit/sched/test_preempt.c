@@ -167,12 +167,14 @@ Test(preempt, work_of_a_stuck_core_beside_a_busy_one, .timeout = 30)
 
 /* ---- crashes, in a child that dies of them ---- */
 
+static volatile int deepest = 1 << 30;
+
 static USER int overflow(int depth)
 {
 	volatile char frame[512];
 
 	frame[0] = (char)depth;
-	return overflow(depth + 1) + frame[0];
+	return depth == deepest ? 0 : overflow(depth + 1) + frame[0];
 }
 
 static void overflow_body(void)
@@ -182,7 +184,9 @@ static void overflow_body(void)
 
 static void null_body(void)
 {
-	*(volatile int *)8 = 1;
+	static volatile int *volatile nowhere = (volatile int *)8;
+
+	*nowhere = 1;
 }
 
 static void say_crashed(struct nu_thread *t, int signo, void *addr)

@@ -5,7 +5,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-static atomic_int woken, at_work;
+static atomic_int woken;
 static int wake_order[32];
 
 static void sleep_in_turn(void *arg)
