@@ -124,8 +124,8 @@ Test(verify, all_is_well, .init = cr_redirect_stdout)
 		acked += kv.journal[i].acked;
 	}
 	cr_assert_geq(acked, c.puts, "every acknowledged put is in a journal");
-	cr_assert_gt(kv.journal[0].acked, kv.journal[RECORDS - 1].acked,
-		     "the first record is the most popular");
+	/* How often which record is chosen is test_zipf's business; how many puts a time slice holds is the machine's. */
+	cr_assert(acked > 0 || c.puts == 0, "puts were counted that no journal knows");
 }
 
 Test(verify, finds_damage, .init = cr_redirect_stdout)
