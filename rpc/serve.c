@@ -305,18 +305,21 @@ void nu_serve_on_call(const struct nu_msg *msg, const void *payload, size_t len,
 
 void nu_held_release(struct nu_proclet *p)
 {
-	for (;;) {
-		struct nu_held *h = NULL;
+	struct nu_list all, *l, *next;
 
-		nu_lock_acquire(&p->lock);
-		if (!nu_list_empty(&p->held)) {
-			h = nu_list_entry(p->held.next, struct nu_held, link);
-			nu_list_del(&h->link);
-			p->nheld--;
-		}
-		nu_lock_release(&p->lock);
-		if (!h)
-			return;
+	/* Each once: the proclet may be on the move again, and then who ends that move comes here. */
+	nu_list_init(&all);
+	nu_lock_acquire(&p->lock);
+	while (!nu_list_empty(&p->held)) {
+		l = p->held.next;
+		nu_list_del(l);
+		nu_list_add_tail(&all, l);
+	}
+	p->nheld = 0;
+	nu_lock_release(&p->lock);
+	nu_list_for_each_safe (l, next, &all) {
+		struct nu_held *h = nu_list_entry(l, struct nu_held, link);
+
 		if (h->msg.type == NU_MSG_CALL)
 			nu_serve_dispatch(&h->msg, h->payload, h->len_bytes, h->from);
 		else
