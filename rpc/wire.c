@@ -474,6 +474,20 @@ static int wire_arm(unsigned core)
 	return nu_ucx_arm(core);
 }
 
+/* The end of @core's connection to @node, with all that was queued on it. */
+static void conn_close(unsigned core, unsigned node)
+{
+	struct wire_core *wc = &cores[core];
+	struct nu_conn *c = &wc->conns[node];
+	void *ep = c->ep;
+
+	c->ep = NULL;
+	c->state = CONN_DEAD;
+	drop_all(wc, c);
+	if (ep)
+		nu_ucx_close(core, ep);
+}
+
 /* Says good-bye on every connection and closes it; a peer that does not answer is waited for only so long. */
 static void wire_core_stop(unsigned core)
 {
@@ -494,16 +508,8 @@ static void wire_core_stop(unsigned core)
 	wire_flush(core);
 	if (nu_ucx_drain(core, CLOSE_TIMEOUT_NS))
 		nu_info("core %u: not all was sent before the end", core);
-	for (unsigned n = 0; n < nu_node.count; n++) {
-		struct nu_conn *c = &wc->conns[n];
-		void *ep = c->ep;
-
-		c->ep = NULL;
-		c->state = CONN_DEAD;
-		drop_all(wc, c);
-		if (ep)
-			nu_ucx_close(core, ep);
-	}
+	for (unsigned n = 0; n < nu_node.count; n++)
+		conn_close(core, n);
 	if (nu_ucx_drain(core, CLOSE_TIMEOUT_NS))
 		nu_info("core %u: connections did not close in time", core);
 }
@@ -519,17 +525,7 @@ static const struct nu_poller wire_poller = {
 
 static void close_dead(void *arg)
 {
-	unsigned node = (unsigned)(uintptr_t)arg;
-	unsigned core = nu_core_self();
-	struct wire_core *wc = &cores[core];
-	struct nu_conn *c = &wc->conns[node];
-	void *ep = c->ep;
-
-	c->ep = NULL;
-	c->state = CONN_DEAD;
-	drop_all(wc, c);
-	if (ep)
-		nu_ucx_close(core, ep);
+	conn_close(nu_core_self(), (unsigned)(uintptr_t)arg);
 }
 
 void nu_wire_peer_dead(unsigned node)
