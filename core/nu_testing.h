@@ -15,3 +15,10 @@ NU_API const char *nu_testing_reader(unsigned node);
 NU_API int __must_check nu_testing_transport(unsigned node, char *buf, size_t len);
 /* The node's own clock, which does not stand still over a move: comparable between nodes of one host. */
 NU_API uint64_t nu_testing_mono_ns(void);
+/* Fault points of the calling node: rules as NU_FAULT has them (core/fault.h), added to those there; NULL drops all.
+ * Errors: -EINVAL a rule that cannot be read; -ENOSPC too many. */
+NU_API int __must_check nu_testing_fault(const char *rules);
+/* How often @point was reached on the calling node while anything was armed; -EINVAL: there is no such point. */
+NU_API int64_t nu_testing_fault_hits(const char *point);
+/* Name of the @i-th point; NULL behind the last. */
+NU_API const char *nu_testing_fault_name(unsigned i);
