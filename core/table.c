@@ -15,7 +15,7 @@ _Atomic(struct nu_proclet *) *nu_proclet_table;
 
 /* Orders entering, leaving and walking. Above every proclet's lock. */
 static struct nu_lock proclets_lock;
-static struct nu_list proclets = {&proclets, &proclets};
+struct nu_list nu_proclets = {&nu_proclets, &nu_proclets}; /* not static: nu-gdb.py finds it by name */
 static struct nu_proclet *free_blocks;
 
 int nu_proclet_table_init(void)
@@ -95,7 +95,7 @@ int nu_proclet_enter(uint64_t id, struct nu_proclet **p_p)
 	p = free_blocks;
 	free_blocks = p->next_free;
 	block_init(p);
-	nu_list_add_tail(&proclets, &p->all_link);
+	nu_list_add_tail(&nu_proclets, &p->all_link);
 	atomic_store_explicit(&p->id, id, memory_order_relaxed);
 	/* Pairs with the acquire in nu_proclet_lookup(): who finds the block finds it made. */
 	atomic_store_explicit(slot, p, memory_order_release);
@@ -125,7 +125,7 @@ void nu_proclet_for_each(void (*fn)(struct nu_proclet *p, void *arg), void *arg)
 	struct nu_list *pos, *next;
 
 	nu_lock_acquire(&proclets_lock);
-	nu_list_for_each_safe (pos, next, &proclets) {
+	nu_list_for_each_safe (pos, next, &nu_proclets) {
 		fn(nu_list_entry(pos, struct nu_proclet, all_link), arg);
 	}
 	nu_lock_release(&proclets_lock);
