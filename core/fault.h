@@ -27,17 +27,21 @@
 	X(MOVE_CLAIMED, "move.claimed")                                                                      \
 	X(MOVE_BEGUN, "move.begun")                                                                          \
 	X(MOVE_ENTERED, "move.entered")                                                                      \
+	X(MOVE_RESERVED, "move.reserved")                                                                    \
 	X(MOVE_PREPARED, "move.prepared")                                                                    \
 	X(MOVE_PAUSED, "move.paused")                                                                        \
 	X(MOVE_HANDED, "move.handed")                                                                        \
 	X(MOVE_READ, "move.read")                                                                            \
 	X(MOVE_RESUMED, "move.resumed")                                                                      \
 	X(MOVE_PULLED, "move.pulled")                                                                        \
+	X(MOVE_NOTED, "move.noted")                                                                          \
 	X(MOVE_RELINQUISHED, "move.relinquished")                                                            \
 	X(MOVE_SETTLED, "move.settled")                                                                      \
+	X(MOVE_CONFIRMED, "move.confirmed")                                                                  \
 	X(MOVE_RELEASED, "move.released")                                                                    \
 	X(MOVE_ENDED, "move.ended")                                                                          \
 	X(MOVE_UNDONE, "move.undone")                                                                        \
+	X(MOVE_ABORTED, "move.aborted")                                                                      \
 	/* a creation */                                                                                     \
 	X(CREATE_PLACED, "create.placed")                                                                    \
 	X(CREATE_ASKED, "create.asked")                                                                      \
@@ -55,6 +59,8 @@
 	X(DRAIN_MOVED, "drain.moved")                                                                        \
 	/* calls */                                                                                          \
 	X(CALL_SENT, "call.sent")                                                                            \
+	X(CALL_HELD, "call.held")                                                                            \
+	X(CALL_FORWARDED, "call.forwarded")                                                                  \
 	X(CALL_SERVED, "call.served")                                                                        \
 	X(CALL_ANSWERED, "call.answered")
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Proclets that begin and end on this node. */
+#include "core/fault.h"
 #include "ctrl/ctrl.h"
 
 #include <stdlib.h>
@@ -76,6 +77,7 @@ static int create_here(struct create_args *a)
 {
 	const struct nu_class *cls = (const struct nu_class *)a->cls;
 	struct nu_proclet *p;
+	bool constructed = false;
 	int init = 0, ret;
 
 	/* The class is known by its constructor's descriptor, which is checked. */
@@ -84,16 +86,24 @@ static int create_here(struct create_args *a)
 	ret = nu_codec_args_unpack(cls->init, (void *)a->init.data, a->init.len_bytes);
 	if (ret)
 		return ret;
-	ret = nu_instance_make(a->id, cls, a->capacity_bytes, a->pinned, a->holder, &p);
+	ret = nu_fault(NU_FAULT_CREATE_ASKED);
+	if (!ret)
+		ret = nu_instance_make(a->id, cls, a->capacity_bytes, a->pinned, a->holder, &p);
 	if (ret)
 		return ret;
-	ret = nu_call((struct nu_ref){a->id}, cls->init, a->init.data, &init);
+	ret = nu_fault(NU_FAULT_CREATE_LAID_OUT);
+	if (!ret)
+		ret = nu_call((struct nu_ref){a->id}, cls->init, a->init.data, &init);
 	if (!ret)
 		ret = init;
-	if (ret) { /* the constructor failed: nobody has the reference */
+	constructed = !ret;
+	if (!ret)
+		ret = nu_fault(NU_FAULT_CREATE_CONSTRUCTED);
+	if (ret) { /* nobody has the reference */
 		nu_lock_acquire(&p->lock);
 		p->state = NU_PROCLET_DYING;
-		p->head->cls = NULL; /* no destructor for what was not constructed */
+		if (!constructed)
+			p->head->cls = NULL; /* and no destructor */
 		nu_lock_release(&p->lock);
 		nu_instance_retire(p);
 	}
@@ -151,10 +161,11 @@ int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, c
 	if (ret)
 		return ret;
 	len = NU_ALIGN_UP((size_t)cls->init->args_bytes, 8) + (size_t)extra;
-	packed = nu_proclet_alloc(t->proclet, len); /* the caller may move while it waits */
+	ret = nu_fault(NU_FAULT_CREATE_PLACED);
+	packed = ret ? NULL : nu_proclet_alloc(t->proclet, len); /* the caller may move while it waits */
 	if (!packed) {
 		nu_client_free(place.id, place.node);
-		return -ENOMEM;
+		return ret ? ret : -ENOMEM;
 	}
 	nu_codec_args_pack(cls->init, args, packed);
 	a = (struct create_args){place.id,	(uint64_t)cls, rounded.capacity_bytes,
@@ -167,7 +178,9 @@ int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, c
 		nu_client_free(place.id, place.node);
 		return ret;
 	}
+	(void)nu_fault(NU_FAULT_CREATE_ANSWERED);
 	nu_client_ready(place.id);
+	(void)nu_fault(NU_FAULT_CREATE_READY);
 	nu_route_learn(place.id, place.node, 0);
 	ret = nu_ref_note_held_by(t->proclet, place.id);
 	if (!ret)
@@ -211,6 +224,7 @@ void nu_instance_retire(struct nu_proclet *p)
 	uint64_t id = p->id;
 	size_t nrefs = 0;
 
+	(void)nu_fault(NU_FAULT_RETIRE_BEGUN);
 	run_fini(p);
 	while (nu_freeze(p, END_PAUSE_US_MAX))
 		nu_warn("proclet %#lx ends, but a thread of it cannot be stopped yet", (unsigned long)id);
@@ -225,11 +239,13 @@ void nu_instance_retire(struct nu_proclet *p)
 	atomic_store(&p->frozen, false);
 	nu_lock_release(&p->lock);
 	nu_proclet_unmap(p);
+	(void)nu_fault(NU_FAULT_RETIRE_UNMAPPED);
 	nu_held_release(p);
 	nu_proclet_leave(p);
 	nu_route_forget(id);
 	nu_stat_add(nu_core_self(), NU_STAT_PROCLETS_FREED, 1);
 	nu_client_free(id, nu_node.self);
+	(void)nu_fault(NU_FAULT_RETIRE_FREED);
 	nu_refs_give_back(id, refs, nrefs);
 	free(refs);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a node does for others beside moves: internal methods of its own proclet; stacks that come home; counters. */
+#include "core/fault.h"
 #include "ctrl/ctrl.h"
 
 #include <string.h>
@@ -194,7 +195,10 @@ static unsigned move_all(unsigned node, int (*list)(unsigned, uint64_t, uint64_t
 			int ret = back ? 0 : nu_client_place(ids[i], &to);
 
 			if (!ret)
+				ret = nu_fault(NU_FAULT_DRAIN_PLACED);
+			if (!ret)
 				ret = nu_migrate((struct nu_ref){ids[i]}, to);
+			(void)nu_fault(NU_FAULT_DRAIN_MOVED);
 			if (!ret)
 				moved++;
 			else if (ret != -ESTALE && ret != -EPERM) /* freed meanwhile; pinned ones stay */
@@ -212,6 +216,7 @@ NU_API int nu_node_drain(unsigned node, unsigned *moved_p)
 
 	if (ret)
 		return ret;
+	(void)nu_fault(NU_FAULT_DRAIN_BEGUN);
 	/* A second look: what was busy, or was created just before nothing more was placed there. */
 	for (unsigned round = 0; round < 8; round++) {
 		unsigned n;

@@ -3,6 +3,7 @@
  * A move as its destination sees it: room first, then pull, install, resume; what would leave the proclet waits until
  * the source has let go.
  */
+#include "core/fault.h"
 #include "rdma/move_int.h"
 
 #define EXPECT_US     300u
@@ -125,13 +126,17 @@ static void prepare_run(void *self, void *args, void *result, struct nu_out *out
 	int ret = a->from < nu_node.count ? enter(a, &p) : -EINVAL;
 
 	if (!ret) {
-		ret = nu_proclet_reserve(p, a->used_bytes);
-		if (ret) {
-			give_up(p);
-		} else {
+		ret = nu_fault(NU_FAULT_MOVE_ENTERED);
+		if (!ret)
+			ret = nu_proclet_reserve(p, a->used_bytes);
+		if (!ret) {
 			adopt_ahead(p, a);
-			(void)!nu_node_spawn(expect_body, p); /* if not, it comes a little later */
+			ret = nu_fault(NU_FAULT_MOVE_RESERVED);
 		}
+		if (ret)
+			give_up(p);
+		else
+			(void)!nu_node_spawn(expect_body, p); /* if not, it comes a little later */
 	}
 	*(int *)result = ret;
 }
@@ -146,6 +151,7 @@ static void abort_run(void *self, void *args, void *result, struct nu_out *out)
 	struct nu_proclet *p = nu_proclet_lookup(a->id);
 
 	*(int *)result = 0;
+	(void)nu_fault(NU_FAULT_MOVE_ABORTED);
 	if (p && p->state == NU_PROCLET_ARRIVING)
 		give_up(p);
 }
@@ -212,6 +218,8 @@ static int pull(struct nu_proclet *p, const struct nu_handover *h, const struct 
 	ret = nu_reader_read((unsigned)h->from, pieces, n);
 	free(pieces);
 	if (!ret)
+		ret = nu_fault(NU_FAULT_MOVE_READ);
+	if (!ret)
 		ret = nu_proclet_install(p);
 	if (!ret)
 		return 0;
@@ -275,7 +283,9 @@ static int arrive(const struct nu_handover *h, size_t len)
 	p = nu_proclet_lookup(h->id);
 	if (!p || p->state != NU_PROCLET_ARRIVING || p->moved_from != h->from)
 		return -EINVAL;
-	ret = pull(p, h, threads);
+	ret = nu_fault(NU_FAULT_MOVE_HANDED);
+	if (!ret)
+		ret = pull(p, h, threads);
 	if (ret) {
 		give_up(p);
 		return ret;
@@ -288,6 +298,7 @@ static int arrive(const struct nu_handover *h, size_t len)
 	blackout_note(nu_mono_ns() - h->paused_at_ns);
 	drop_ahead(p);
 	nu_held_release(p);
+	(void)nu_fault(NU_FAULT_MOVE_RESUMED);
 	return 0;
 }
 
@@ -317,7 +328,9 @@ static void settle_books(struct nu_proclet *p)
 	nu_lock_release(&p->lock);
 	if (!id)
 		return; /* it has gone on already; the next place tells the controller */
+	(void)nu_fault(NU_FAULT_MOVE_RELINQUISHED);
 	(void)!nu_move_ops.end(id, nu_node.self, location, true); /* the controller died: it asks the nodes */
+	(void)nu_fault(NU_FAULT_MOVE_SETTLED);
 	nu_held_release(p);
 	nu_calls_recheck(p);
 	nu_move_check_refs(p);

@@ -3,6 +3,7 @@
  * A move as its source sees it: prepare, pause, hand over, let go. Until the destination is told that it may keep the
  * proclet ("relinquish"), nothing has left it there, so any failure before that goes on here as if nothing had been.
  */
+#include "core/fault.h"
 #include "rdma/move_int.h"
 
 #define PAUSE_US_MAX 20000u
@@ -157,10 +158,12 @@ static void let_go(struct nu_proclet *p, unsigned to, uint64_t location)
 	p->state = NU_PROCLET_MOVED;
 	nu_lock_release(&p->lock);
 	drop_threads(p);
+	(void)nu_fault(NU_FAULT_MOVE_NOTED);
 	err = nu_node_call(to, &nu_relinquish_method, &id);
 	if (err) /* it died after it had pulled: the proclet died with it */
 		nu_warn("proclet %#lx moved to node %u, which did not confirm: %s", (unsigned long)p->id, to,
 			nu_strerror(err));
+	(void)nu_fault(NU_FAULT_MOVE_CONFIRMED);
 	nu_lock_acquire(&p->lock);
 	p->head = NULL;
 	p->root = NULL;
@@ -168,6 +171,7 @@ static void let_go(struct nu_proclet *p, unsigned to, uint64_t location)
 	atomic_store(&p->frozen, false);
 	nu_lock_release(&p->lock);
 	nu_proclet_unmap(p);
+	(void)nu_fault(NU_FAULT_MOVE_RELEASED);
 	nu_lock_acquire(&p->lock);
 	p->move_claimed = false; /* from here on it may come back */
 	nu_lock_release(&p->lock);
@@ -208,7 +212,9 @@ static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t lo
 	}
 	nu_stat_add(nu_core_self(), NU_STAT_MOVE_BYTES, h->used_bytes);
 	args.blob = (struct nu_bytes){h, len};
-	ret = nu_node_call(to, &nu_handover_method, &args);
+	ret = nu_fault(NU_FAULT_MOVE_PAUSED);
+	if (!ret)
+		ret = nu_node_call(to, &nu_handover_method, &args);
 	free(h);
 	if (!ret)
 		return 0;
@@ -255,24 +261,37 @@ int nu_move_out(uint64_t id, unsigned to)
 	if (ret)
 		return ret;
 	nu_thread_self()->patient = 1; /* the proclet's threads go on until the pause */
-	ret = nu_move_ops.begin(id, to, &location);
+	ret = nu_fault(NU_FAULT_MOVE_CLAIMED);
+	if (!ret)
+		ret = nu_move_ops.begin(id, to, &location);
 	if (ret) {
 		unclaim(p, id);
 		return ret > 0 ? 0 : ret; /* positive: it is there already */
 	}
-	ret = prepare(p, id, to, location);
+	ret = nu_fault(NU_FAULT_MOVE_BEGUN);
+	if (!ret)
+		ret = prepare(p, id, to, location);
 	if (ret) {
 		unclaim(p, id);
 		goto end;
 	}
+	ret = nu_fault(NU_FAULT_MOVE_PREPARED);
+	if (ret) {
+		unclaim(p, id);
+		goto abort;
+	}
 	ret = hand_over(p, id, to, location);
 	if (!ret) {
+		(void)nu_fault(NU_FAULT_MOVE_PULLED);
 		let_go(p, to, location);
 		nu_stat_add(nu_core_self(), NU_STAT_MOVES_OUT, 1);
 		/* Reported by the destination too, but that may still be under way when our caller looks. */
 		(void)!nu_move_ops.end(id, to, location, true);
+		(void)nu_fault(NU_FAULT_MOVE_ENDED);
 		return 0;
 	}
+abort:
+	(void)nu_fault(NU_FAULT_MOVE_UNDONE);
 	(void)!nu_node_call(to, &nu_abort_method, &undo_args); /* it may be dead */
 end:
 	(void)!nu_move_ops.end(id, nu_node.self, location, false);

@@ -3,6 +3,7 @@
  * Calls as their caller sees them: find the proclet, hand off to it if it is here, send to it if not, start over when
  * it has moved.
  */
+#include "core/fault.h"
 #include "rpc/rpc_int.h"
 
 #define BACKOFF_US_MIN	 10u
@@ -216,6 +217,7 @@ static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const
 		return err;
 	}
 	nu_stat_add(nu_core_self(), NU_STAT_CALLS_SENT, 1);
+	(void)nu_fault(NU_FAULT_CALL_SENT);
 	return after_answer(t, c, wait_answer(t, NU_WAIT_REPLY_REMOTE));
 }
 

@@ -4,6 +4,7 @@
  * the caller wherever that has moved: delivered, held or forwarded like a call. A thread's address is unique in the
  * cluster and moves with it, so no slot table has to be translated.
  */
+#include "core/fault.h"
 #include "rpc/rpc_int.h"
 
 #define REPLY_HAS_DATA 1u /* msg.flags: a span result was given (it may be empty) */
@@ -154,6 +155,7 @@ void nu_reply_on_message(const struct nu_msg *msg, const void *payload, size_t l
 		else if (run)
 			nu_thread_ready_first(run); /* the node's own: steps of a move */
 		nu_lock_release(&caller->lock);
+		(void)nu_fault(NU_FAULT_CALL_ANSWERED);
 		return;
 	case NOT_HERE:
 		send_on(msg, payload, len, to);
@@ -252,6 +254,7 @@ void nu_reply_and_exit(struct nu_thread *t, int status)
 		nu_lock_release(&caller->lock);
 		break;
 	case NOT_HERE:
+		(void)nu_fault(NU_FAULT_CALL_SERVED);
 		send_on(&msg, data, len, to);
 		break;
 	default:

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Calls that arrive: a thread of the callee for each, or hold, forward, refuse. */
+#include "core/fault.h"
 #include "rpc/rpc_int.h"
 
 #include <sched.h>
@@ -178,6 +179,7 @@ static void forward(const struct nu_msg *msg, const void *payload, size_t len, u
 		return;
 	}
 	nu_stat_add(nu_core_self(), NU_STAT_CALLS_FORWARDED, 1);
+	(void)nu_fault(NU_FAULT_CALL_FORWARDED);
 	if (msg->origin != nu_node.self && msg->type == NU_MSG_CALL) {
 		struct nu_msg hint = {.len_bytes = sizeof(hint),
 				      .type = NU_MSG_HINT,
@@ -270,6 +272,7 @@ void nu_serve_dispatch(const struct nu_msg *msg, const void *payload, size_t len
 	case NU_PROCLET_ARRIVING:
 		err = nu_held_add(p, msg, payload, len, from);
 		nu_lock_release(&p->lock);
+		(void)nu_fault(NU_FAULT_CALL_HELD);
 		if (err)
 			nu_reply_refuse(msg, -NU_REFUSED_BUSY, 0, 0);
 		return;
