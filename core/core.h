@@ -174,6 +174,24 @@ static inline void *nu_seg_addr(uint32_t seg)
 {
 	return (void *)(nu_layout.seg_base + ((uintptr_t)seg << NU_SEG_UNIT_SHIFT));
 }
+/* Whether @id, a peer's word, may be that of a proclet that is created somewhere or moves: the controller, the main
+ * proclet and the nodes' own do not. */
+static inline bool nu_id_is_mobile(uint64_t id)
+{
+	uint32_t seg = nu_id_seg(id);
+
+	return seg != NU_SEG_CTRL && seg != NU_SEG_MAIN && seg < NU_SEG_NODE(0) && nu_id_gen(id) &&
+	       (size_t)seg << NU_SEG_UNIT_SHIFT < nu_layout.seg_region_bytes;
+}
+/* Whether a segment of @capacity_bytes may begin where @id's does. */
+static inline bool nu_id_may_hold(uint64_t id, uint64_t capacity_bytes)
+{
+	size_t at = (size_t)nu_id_seg(id) << NU_SEG_UNIT_SHIFT;
+
+	return capacity_bytes >= NU_SEG_UNIT_BYTES && capacity_bytes <= NU_SEG_MAX_BYTES &&
+	       !(capacity_bytes & (capacity_bytes - 1)) && !(at & (capacity_bytes - 1)) &&
+	       at < nu_layout.seg_region_bytes && capacity_bytes <= nu_layout.seg_region_bytes - at;
+}
 static inline bool nu_addr_in_segments(const void *p)
 {
 	return (uintptr_t)p - nu_layout.seg_base < nu_layout.seg_region_bytes;
@@ -204,6 +222,10 @@ bool nu_image_movable(const void *pc);
 int __must_check nu_image_init(const struct nu_image *image);
 /* Whether @m is a method descriptor of the program or of libnu (a peer's word is checked before it is used). */
 bool nu_image_is_method(const struct nu_method *m);
+/* The class that @init, a peer's word, is the constructor of; NULL: of none. */
+const struct nu_class *nu_image_class_of(const struct nu_method *init);
+/* What the nodes' own proclets are. */
+extern const struct nu_class nu_node_class;
 /* Write-protects the program's writable data (not RELRO, not the runtime's). Unprotect before exit. */
 int __must_check nu_image_protect(bool on);
 /* A digest of build-ids and load addresses of all objects, page size, layout, XSAVE size; and the same as text, one
@@ -296,6 +318,8 @@ size_t nu_heap_live_bytes(const struct nu_heap *h);
 size_t nu_heap_mapped_bytes(const struct nu_heap *h);
 /* After the bytes have arrived on another node with @mapped_bytes mapped. */
 void nu_heap_arrived(struct nu_heap *h, size_t mapped_bytes);
+/* Whether the header at @h, a peer's bytes, can be that of a heap whose used part is [base, base + used_bytes). */
+bool nu_heap_may_arrive(const struct nu_heap *h, const void *base, size_t used_bytes, size_t capacity_bytes);
 /* Gives what the per-core caches hold back, so that nu_heap_used_end() is as low as it can be: worth doing before a
  * move. The caller holds the proclet still. */
 void nu_heap_settle(struct nu_heap *h);
@@ -347,7 +371,8 @@ struct nu_proclet {
 	struct nu_proclet_head *head; /* in the segment; NULL for a node's own proclet and when absent */
 	void *root;
 	struct nu_heap *heap;
-	struct nu_list threads; /* nu_thread.proclet_link: every thread of it, under lock */
+	const struct nu_class *cls; /* of its root object; NULL: it has none */
+	struct nu_list threads;	    /* nu_thread.proclet_link: every thread of it, under lock */
 	uint32_t nthreads;
 	uint32_t calls_active; /* threads that serve a call */
 
@@ -364,8 +389,9 @@ struct nu_proclet {
 
 	unsigned moved_to;
 	uint64_t moved_location;
-	unsigned moved_from;	    /* ARRIVING, or while output is held: the source */
-	bool move_claimed;	    /* somebody is moving or freeing it */
+	unsigned moved_from; /* ARRIVING, or while output is held: the source */
+	bool move_claimed;   /* somebody is moving or freeing it */
+	bool arriving_busy;  /* ARRIVING: somebody makes room for it, pulls it or gives it up; under lock */
 	struct nu_arrival *arrival; /* ARRIVING: what has been made ready for it; rdma/ */
 
 	unsigned nextents;

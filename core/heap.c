@@ -596,6 +596,24 @@ void nu_heap_settle(struct nu_heap *h)
 		cache_destroy(h, core);
 }
 
+bool nu_heap_may_arrive(const struct nu_heap *h, const void *base, size_t used_bytes, size_t capacity_bytes)
+{
+	uintptr_t low = (uintptr_t)base;
+
+	if ((uintptr_t)h != low + NU_HEAP_HEAD_BYTES ||
+	    used_bytes < NU_HEAP_HEAD_PAGES * NU_HEAP_PAGE_BYTES || h->base != low ||
+	    nu_heap_used_end(h) != used_bytes ||
+	    (size_t)h->capacity_pages << NU_HEAP_PAGE_SHIFT != capacity_bytes ||
+	    h->maps[0] != (uintptr_t)h->area0)
+		return false;
+	for (unsigned core = 0; core < NU_MAX_CORES; core++) {
+		if (h->caches[core] && ((uintptr_t)h->caches[core] - low >= used_bytes ||
+					(uintptr_t)h->caches[core] % NU_CACHE_LINE))
+			return false;
+	}
+	return true;
+}
+
 void nu_heap_arrived(struct nu_heap *h, size_t mapped_bytes)
 {
 	NU_ASSERT(mapped_bytes >= nu_heap_used_end(h));

@@ -97,6 +97,13 @@ bool nu_image_is_method(const struct nu_method *m)
 	return (is_member(&program_methods, m) || is_member(&own_methods, m)) && m->magic == NU_METHOD_MAGIC;
 }
 
+const struct nu_class nu_node_class = {.name = "node"};
+
+const struct nu_class *nu_image_class_of(const struct nu_method *init)
+{
+	return nu_image_is_method(init) && init->cls && init->cls->init == init ? init->cls : NULL;
+}
+
 /* ---- write protection ---- */
 
 /* What the loader keeps read-only after relocation is so already and stays so. */

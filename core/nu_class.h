@@ -32,6 +32,7 @@ enum nu_result_kind {
 };
 
 struct nu_out;
+struct nu_class;
 /* One method, constructor or closure. 64-byte aligned so that a section of them is an array. */
 struct nu_method {
 	const char *class_name, *name;
@@ -44,7 +45,10 @@ struct nu_method {
 	uint16_t result_kind;
 	uint16_t result_item_bytes; /* SPAN */
 	uint64_t magic;
+	const struct nu_class
+		*cls; /* whose root object it takes; NULL: it takes none and runs in any proclet */
 } __attribute__((aligned(64)));
+_Static_assert(sizeof(struct nu_method) == 64, "a section of them is an array without gaps");
 #define NU_METHOD_MAGIC 0x6e752d6d6574686full
 
 struct nu_class {
@@ -192,7 +196,7 @@ NU_API int nu_future_wait(struct nu_future *f);
  *               int C_name_wait(struct C_name_future *f, T *result_p)
  * No result_p with none. They return 0 or what became of the call: -ESTALE no such proclet any more; -EHOSTDOWN its
  * node died; -ETIMEDOUT nobody knows whether it ran; -EMSGSIZE too large; -ENOMEM; -EDEADLK. What the
- * method itself has to say is in *result_p, which is untouched on failure; strings, bytes, vectors and references are
+ * proclet is of another class: -EINVAL. What the method has to say is in *result_p, untouched on failure; strings, bytes, vectors and references are
  * handed out by the first wait only. Context: a proclet's thread; they switch.
  */
 #define NU_METHOD(C, name, R, ...)                                                                           \
@@ -209,7 +213,7 @@ NU_API int nu_future_wait(struct nu_future *f);
 		NU_CAT(NU_RUN_, NU_R_SORT_##R)                                                               \
 		(C##_do_##name, NU_R_TYPE_##R, (nu_self NU_EACH(NU_GET, ~, __VA_ARGS__)));                   \
 	}                                                                                                    \
-	NU_DESCRIPTOR(C##_##name, #C, #name,                                                                 \
+	NU_DESCRIPTOR(C, C##_##name, #name,                                                                  \
 		      NU_CAT(NU_RESULT_, NU_R_SORT_##R)(NU_R_TYPE_##R, NU_R_ITEM_##R));                      \
 	NU_CAT(NU_STUB_, NU_R_SORT_##R)                                                                      \
 	(C##_##name, NU_R_TYPE_##R, NU_R_ITEM_##R,                                                           \
@@ -261,10 +265,10 @@ NU_API int nu_future_wait(struct nu_future *f);
  * Each file that includes a class emits whole descriptors into the section, and all files use the same one of them:
  * the address is what travels.
  */
-#define NU_DESCRIPTOR(N, class_text, name_text, ...)                                                         \
+#define NU_DESCRIPTOR(C, N, name_text, ...)                                                                  \
 	extern NU_SHARED const struct nu_method N##_method;                                                  \
 	NU_SHARED __attribute__((section("nu_methods"), used))                                               \
-	const struct nu_method N##_method = {.class_name = class_text,                                       \
+	const struct nu_method N##_method = {.class_name = #C,                                               \
 					     .name = name_text,                                              \
 					     .run = N##_nu_run,                                              \
 					     .fields = N##_nu_fields,                                        \
@@ -272,6 +276,7 @@ NU_API int nu_future_wait(struct nu_future *f);
 						     sizeof(N##_nu_fields) / sizeof(N##_nu_fields[0]) - 1,   \
 					     .args_bytes = sizeof(struct N##_args),                          \
 					     .magic = NU_METHOD_MAGIC,                                       \
+					     .cls = &C##_class,                                              \
 					     __VA_ARGS__}
 #define NU_RESULT_is_none(T, ITEM)  .result_kind = NU_RESULT_NONE
 #define NU_RESULT_is_fixed(T, ITEM) .result_kind = NU_RESULT_FIXED, .result_bytes = sizeof(T)
@@ -380,8 +385,8 @@ NU_API int nu_future_wait(struct nu_future *f);
 		(void)nu_args, (void)nu_out;                                                                 \
 		*(int *)nu_result = C##_init(nu_self NU_EACH(NU_GET, ~, __VA_ARGS__));                       \
 	}                                                                                                    \
-	NU_DESCRIPTOR(C##_init, #C, "init", NU_RESULT_is_fixed(int, 0));                                     \
 	extern __attribute__((visibility("hidden"))) const struct nu_class C##_class;                        \
+	NU_DESCRIPTOR(C, C##_init, "init", NU_RESULT_is_fixed(int, 0));                                      \
 	static inline NU_STUB int C##_create(const struct nu_options *nu_o NU_EACH(NU_PARAM, ~,              \
 										   __VA_ARGS__),             \
 					     struct C##_ref *nu_ref_p)                                       \

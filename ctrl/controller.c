@@ -117,7 +117,8 @@ struct nu_ctrl_holders nu_controller_do_free(struct nu_controller *self, uint64_
 		memcpy(h.nodes, p->holders, sizeof(h.nodes));
 	h.status = nu_ctrl_proclet_free(&self->ctrl, id, node);
 	nu_mutex_unlock(&self->mutex);
-	h.nodes[node / 64] &= ~((uint64_t)1 << node % 64);
+	if (node < NU_MAX_NODES)
+		h.nodes[node / 64] &= ~((uint64_t)1 << node % 64);
 	return h;
 }
 

@@ -10,7 +10,7 @@
 
 struct create_args {
 	uint64_t id;
-	uint64_t cls;
+	uint64_t init_method; /* names the class */
 	uint64_t capacity_bytes;
 	uint64_t holder;
 	uint64_t pinned;
@@ -42,6 +42,7 @@ static int lay_out(struct nu_proclet *p, const struct nu_class *cls, size_t capa
 	p->head = head;
 	p->heap = head->heap;
 	p->root = head->root;
+	p->cls = cls;
 	return 0;
 }
 
@@ -75,14 +76,20 @@ int nu_instance_make(uint64_t id, const struct nu_class *cls, size_t capacity_by
 
 static int create_here(struct create_args *a)
 {
-	const struct nu_class *cls = (const struct nu_class *)a->cls;
+	const struct nu_class *cls = nu_image_class_of((const struct nu_method *)a->init_method);
 	struct nu_proclet *p;
 	bool constructed = false;
 	int init = 0, ret;
 
-	/* The class is known by its constructor's descriptor, which is checked. */
-	if (!nu_image_is_method(cls->init) || a->init.len_bytes < cls->init->args_bytes)
+	if (!cls || !nu_id_is_mobile(a->id) || !nu_id_may_hold(a->id, a->capacity_bytes) || !a->holder ||
+	    a->init.len_bytes < cls->init->args_bytes) {
+		nu_stat_add(nu_core_self(), NU_STAT_BAD_MESSAGES, 1);
+		nu_warn("creation refused: proclet %#lx of %lu bytes, constructor %#lx with %zu bytes of "
+			"arguments",
+			(unsigned long)a->id, (unsigned long)a->capacity_bytes, (unsigned long)a->init_method,
+			a->init.len_bytes);
 		return -EBADMSG;
+	}
 	ret = nu_codec_args_unpack(cls->init, (void *)a->init.data, a->init.len_bytes);
 	if (ret)
 		return ret;
@@ -125,6 +132,7 @@ __attribute__((section("nu_methods"), used)) static const struct nu_method creat
 	.result_bytes = sizeof(int),
 	.result_kind = NU_RESULT_FIXED,
 	.magic = NU_METHOD_MAGIC,
+	.cls = &nu_node_class,
 };
 
 static int capacity_of(const struct nu_options *o, size_t *bytes_p)
@@ -168,8 +176,8 @@ int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, c
 		return ret ? ret : -ENOMEM;
 	}
 	nu_codec_args_pack(cls->init, args, packed);
-	a = (struct create_args){place.id,	(uint64_t)cls, rounded.capacity_bytes,
-				 t->proclet_id, o->pinned,     {packed, len}};
+	a = (struct create_args){place.id,	(uint64_t)cls->init, rounded.capacity_bytes,
+				 t->proclet_id, o->pinned,	     {packed, len}};
 	ret = nu_call((struct nu_ref){nu_id_of_node(place.node)}, &create_method, &a, &status);
 	nu_proclet_free(t->proclet, packed);
 	if (!ret)

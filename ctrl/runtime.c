@@ -98,7 +98,7 @@ static void say_difference(const char *mine, const char *theirs, unsigned node)
 /* Every node must have the same code at the same addresses: threads that move have return addresses on their stacks. */
 static int check_alike(void)
 {
-	void *all[NU_MAX_NODES];
+	void *all[NU_MAX_NODES] = {NULL};
 	size_t lens[NU_MAX_NODES];
 	struct hello *mine;
 	char *text;
@@ -120,7 +120,8 @@ static int check_alike(void)
 	for (unsigned n = 0; !ret && n < nu_node.count; n++) {
 		struct hello *other = all[n];
 
-		if (lens[n] < sizeof(*other) || lens[n] != sizeof(*other) + other->text_bytes)
+		if (lens[n] < sizeof(*other) || lens[n] != sizeof(*other) + (size_t)other->text_bytes ||
+		    !other->text_bytes || other->text[other->text_bytes - 1])
 			ret = -EPROTO;
 		else if (other->digest != digest && nu_node.self < n)
 			say_difference(mine->text, other->text, n);
@@ -158,8 +159,10 @@ static int node_proclet(struct nu_proclet **p_p)
 {
 	int ret = nu_proclet_enter(nu_id_of_node(nu_node.self), p_p);
 
-	if (!ret)
+	if (!ret) {
+		(*p_p)->cls = &nu_node_class;
 		(*p_p)->state = NU_PROCLET_PRESENT;
+	}
 	return ret;
 }
 

@@ -14,6 +14,7 @@
 		.result_bytes = bytes,                                                                       \
 		.result_kind = kind,                                                                         \
 		.magic = NU_METHOD_MAGIC,                                                                    \
+		.cls = &nu_node_class,                                                                       \
 	}
 
 struct word_args {
@@ -39,7 +40,7 @@ static void forget_run(void *self, void *args, void *result, struct nu_out *out)
 	if (!p)
 		return;
 	nu_lock_acquire(&p->lock);
-	if (p->id == id && p->state == NU_PROCLET_MOVED) {
+	if (p->id == id && p->state == NU_PROCLET_MOVED && !p->move_claimed) {
 		p->state = NU_PROCLET_NONE;
 		note = true;
 	}

@@ -13,7 +13,25 @@
 
 /* ---- prepare ---- */
 
-/* The control block for what will arrive: new, or the note that it was here before. */
+/* Everything in it is a peer's word. */
+static int prepare_check(const struct nu_prepare_args *a)
+{
+	const struct nu_class *cls = nu_image_class_of((const struct nu_method *)a->init);
+
+	if (a->from < nu_node.count && a->from != nu_node.self && cls && nu_id_is_mobile(a->id) &&
+	    nu_id_may_hold(a->id, a->capacity_bytes) && a->used_bytes <= a->capacity_bytes &&
+	    a->threads.len_bytes % sizeof(uint64_t) == 0 &&
+	    a->threads.len_bytes / sizeof(uint64_t) <= NU_PREPARE_THREADS_MAX)
+		return atomic_load(&nu_node.dead[a->from]) ? -EHOSTDOWN : 0;
+	nu_stat_add(nu_core_self(), NU_STAT_BAD_MESSAGES, 1);
+	nu_warn("move of proclet %#lx from node %lu refused: %lu of %lu bytes, constructor %#lx, %zu bytes "
+		"of threads",
+		(unsigned long)a->id, (unsigned long)a->from, (unsigned long)a->used_bytes,
+		(unsigned long)a->capacity_bytes, (unsigned long)a->init, a->threads.len_bytes);
+	return -EBADMSG;
+}
+
+/* The control block for what will arrive: new, or the note that it was here before. It is busy. */
 static int enter(const struct nu_prepare_args *a, struct nu_proclet **p_p)
 {
 	struct nu_proclet *p = nu_proclet_lookup(a->id);
@@ -33,6 +51,7 @@ static int enter(const struct nu_prepare_args *a, struct nu_proclet **p_p)
 		ret = -EBUSY;
 	} else if (p->state == NU_PROCLET_NONE || p->state == NU_PROCLET_MOVED) {
 		p->moved_from = (unsigned)a->from;
+		p->arriving_busy = true;
 		p->state = NU_PROCLET_ARRIVING;
 	} else {
 		ret = -EBUSY;
@@ -42,8 +61,10 @@ static int enter(const struct nu_prepare_args *a, struct nu_proclet **p_p)
 	return ret;
 }
 
-/* Stacks that have been mapped ahead. An entry is 0 once its thread has come. */
+/* What was announced; stacks that have been mapped ahead. An entry is 0 once its thread has come. */
 struct nu_arrival {
+	const struct nu_class *cls;
+	uint64_t capacity_bytes, location;
 	unsigned n;
 	uint64_t threads[];
 };
@@ -51,20 +72,24 @@ struct nu_arrival {
 #define STACK_GUESS_BYTES                                                                                    \
 	4096u /* of a live stack, beside its control block: more is faulted in by the read */
 
-static void adopt_ahead(struct nu_proclet *p, const struct nu_prepare_args *a)
+static int adopt_ahead(struct nu_proclet *p, const struct nu_prepare_args *a)
 {
 	const uint64_t *threads = a->threads.data;
 	size_t n = a->threads.len_bytes / sizeof(*threads);
 	struct nu_arrival *ar = malloc(sizeof(*ar) + n * sizeof(ar->threads[0]));
 
 	if (!ar)
-		return; /* then at the hand-over */
-	ar->n = 0;
+		return -ENOMEM;
+	*ar = (struct nu_arrival){.cls = nu_image_class_of((const struct nu_method *)a->init),
+				  .capacity_bytes = a->capacity_bytes,
+				  .location = a->location};
 	for (size_t i = 0; i < n; i++) {
+		/* Those that cannot be mapped now are tried again at the hand-over. */
 		if (!nu_stack_adopt((struct nu_thread *)threads[i], STACK_GUESS_BYTES))
 			ar->threads[ar->n++] = threads[i];
 	}
 	p->arrival = ar;
+	return 0;
 }
 
 /* True if the stack of @thread has been mapped ahead; it is the thread's from now on. @hint: where it probably stands. */
@@ -94,14 +119,28 @@ static void drop_ahead(struct nu_proclet *p)
 	p->arrival = NULL;
 }
 
-/* It will not arrive: what is held goes where it is. */
+/* Two peers' words about one arrival, or a peer's and its node's death: one of them at a time. */
+static bool arrival_claim(struct nu_proclet *p)
+{
+	bool won;
+
+	nu_lock_acquire(&p->lock);
+	won = p->state == NU_PROCLET_ARRIVING && !p->arriving_busy;
+	if (won)
+		p->arriving_busy = true;
+	nu_lock_release(&p->lock);
+	return won;
+}
+
+/* It will not arrive: what is held goes where it is. The caller has claimed the arrival. */
 static void give_up(struct nu_proclet *p)
 {
 	drop_ahead(p);
 	nu_proclet_unmap(p);
 	nu_lock_acquire(&p->lock);
-	p->moved_to = p->moved_from;
+	p->moved_to = nu_node.dead[p->moved_from] ? nu_node.self : p->moved_from;
 	p->moved_location = 0;
+	p->arriving_busy = false;
 	p->state = NU_PROCLET_MOVED;
 	atomic_store(&p->frozen, false);
 	nu_lock_release(&p->lock);
@@ -123,20 +162,26 @@ static void prepare_run(void *self, void *args, void *result, struct nu_out *out
 {
 	struct nu_prepare_args *a = args;
 	struct nu_proclet *p;
-	int ret = a->from < nu_node.count ? enter(a, &p) : -EINVAL;
+	int ret = prepare_check(a);
 
+	if (!ret)
+		ret = enter(a, &p);
 	if (!ret) {
 		ret = nu_fault(NU_FAULT_MOVE_ENTERED);
 		if (!ret)
 			ret = nu_proclet_reserve(p, a->used_bytes);
-		if (!ret) {
-			adopt_ahead(p, a);
+		if (!ret)
+			ret = adopt_ahead(p, a);
+		if (!ret)
 			ret = nu_fault(NU_FAULT_MOVE_RESERVED);
-		}
-		if (ret)
+		if (ret) {
 			give_up(p);
-		else
+		} else {
+			nu_lock_acquire(&p->lock);
+			p->arriving_busy = false;
+			nu_lock_release(&p->lock);
 			(void)!nu_node_spawn(expect_body, p); /* if not, it comes a little later */
+		}
 	}
 	*(int *)result = ret;
 }
@@ -152,10 +197,12 @@ static void abort_run(void *self, void *args, void *result, struct nu_out *out)
 
 	*(int *)result = 0;
 	(void)nu_fault(NU_FAULT_MOVE_ABORTED);
-	if (p && p->state == NU_PROCLET_ARRIVING)
+	if (p && arrival_claim(p))
 		give_up(p);
 }
 NU_NODE_METHOD(nu_abort_method, "abort", abort_run, struct nu_move_id_args, NULL, 0);
+
+static void settle(struct nu_proclet *p);
 
 /* ---- hand-over ---- */
 
@@ -200,6 +247,31 @@ static int adopt_stacks(struct nu_proclet *p, const struct nu_handover *h,
 	return 0;
 }
 
+/* Pointers in what was read that are followed before the program's own code is. Its other contents are its own affair. */
+static int contents_check(const struct nu_proclet *p, const struct nu_handover *h,
+			  const struct nu_handover_thread *threads)
+{
+	const struct nu_proclet_head *head = nu_seg_addr(nu_id_seg(h->id));
+	const struct nu_arrival *ar = p->arrival;
+	uintptr_t base = (uintptr_t)head;
+
+	if (head->id != h->id || head->cls != ar->cls || head->capacity_bytes != ar->capacity_bytes ||
+	    (uintptr_t)head->root - base >= h->used_bytes ||
+	    (head->holders && (uintptr_t)head->holders - base >= h->used_bytes) ||
+	    (head->held && (uintptr_t)head->held - base >= h->used_bytes) ||
+	    !nu_heap_may_arrive(head->heap, head, h->used_bytes, ar->capacity_bytes))
+		return -EBADMSG;
+	for (unsigned i = 0; i < h->nthreads; i++) {
+		const struct nu_thread *t = (const struct nu_thread *)threads[i].thread;
+		uintptr_t sp = (uintptr_t)t->sp;
+
+		if (t->proclet_id != h->id || sp < threads[i].low || sp >= (uintptr_t)t ||
+		    (uintptr_t)t->stack_low > threads[i].low)
+			return -EBADMSG;
+	}
+	return 0;
+}
+
 static int pull(struct nu_proclet *p, const struct nu_handover *h, const struct nu_handover_thread *threads)
 {
 	unsigned n, adopted;
@@ -221,6 +293,8 @@ static int pull(struct nu_proclet *p, const struct nu_handover *h, const struct 
 		ret = nu_fault(NU_FAULT_MOVE_READ);
 	if (!ret)
 		ret = nu_proclet_install(p);
+	if (!ret)
+		ret = contents_check(p, h, threads);
 	if (!ret)
 		return 0;
 drop_stacks:
@@ -245,6 +319,7 @@ static void assemble(struct nu_proclet *p, const struct nu_handover *h,
 	p->head = head;
 	p->root = head->root;
 	p->heap = head->heap;
+	p->cls = head->cls;
 	nu_list_init(&p->threads);
 	nu_list_init(&p->parked);
 	nu_list_init(&p->output_waiters);
@@ -262,6 +337,7 @@ static void assemble(struct nu_proclet *p, const struct nu_handover *h,
 		nu_thread_arrived(t, p);
 	}
 	p->hold_output = true;
+	p->arriving_busy = false;
 	nu_lock_release(&p->lock);
 }
 
@@ -271,22 +347,55 @@ static void blackout_note(uint64_t ns)
 	nu_stat_add(nu_core_self(), NU_STAT_MOVES_IN, 1);
 }
 
+/* What can be known of a hand-over before anything is read; the stacks' places each by itself. */
+static bool handover_is_sane(const struct nu_handover *h, size_t len)
+{
+	const struct nu_handover_thread *threads = (const struct nu_handover_thread *)(h + 1);
+
+	if (len < sizeof(*h) || len != sizeof(*h) + h->nthreads * sizeof(*threads) ||
+	    h->from >= nu_node.count)
+		return false;
+	for (unsigned i = 0; i < h->nthreads; i++) {
+		if (!nu_stack_may_hold((struct nu_thread *)threads[i].thread, threads[i].low,
+				       threads[i].live_bytes))
+			return false;
+	}
+	return true;
+}
+
+static int __attribute__((cold)) bad_handover(const struct nu_handover *h, size_t len)
+{
+	bool whole = len >= sizeof(*h);
+
+	nu_stat_add(nu_core_self(), NU_STAT_BAD_MESSAGES, 1);
+	nu_warn("hand-over of %zu bytes makes no sense: proclet %#lx from node %lu, %u threads", len,
+		whole ? (unsigned long)h->id : 0, whole ? (unsigned long)h->from : 0,
+		whole ? h->nthreads : 0);
+	return -EBADMSG;
+}
+
 static int arrive(const struct nu_handover *h, size_t len)
 {
 	const struct nu_handover_thread *threads = (const struct nu_handover_thread *)(h + 1);
 	struct nu_proclet *p;
 	int ret;
 
-	if (len < sizeof(*h) || len != sizeof(*h) + h->nthreads * sizeof(*threads) ||
-	    h->from >= nu_node.count)
-		return -EBADMSG;
+	if (!handover_is_sane(h, len))
+		return bad_handover(h, len);
 	p = nu_proclet_lookup(h->id);
-	if (!p || p->state != NU_PROCLET_ARRIVING || p->moved_from != h->from)
+	if (!p || !arrival_claim(p))
 		return -EINVAL;
+	if (p->moved_from != h->from || p->arrival->location != h->location ||
+	    h->used_bytes > p->arrival->capacity_bytes || h->used_bytes < NU_HEAP_HEAD_BYTES) {
+		give_up(p);
+		return bad_handover(h, len);
+	}
 	ret = nu_fault(NU_FAULT_MOVE_HANDED);
 	if (!ret)
 		ret = pull(p, h, threads);
 	if (ret) {
+		if (ret == -EBADMSG)
+			(void)bad_handover(h, len);
 		give_up(p);
 		return ret;
 	}
@@ -298,6 +407,8 @@ static int arrive(const struct nu_handover *h, size_t len)
 	blackout_note(nu_mono_ns() - h->paused_at_ns);
 	drop_ahead(p);
 	nu_held_release(p);
+	if (nu_node.dead[h->from])
+		settle(p); /* it has died meanwhile, and who looked for what came from it saw us busy */
 	(void)nu_fault(NU_FAULT_MOVE_RESUMED);
 	return 0;
 }
@@ -389,7 +500,8 @@ static void find_orphan(struct nu_proclet *p, void *arg)
 {
 	struct orphans *o = arg;
 
-	if (p->moved_from == o->node && (p->hold_output || p->state == NU_PROCLET_ARRIVING) && o->n < 64)
+	if (p->moved_from == o->node && o->n < 64 &&
+	    (p->hold_output || (p->state == NU_PROCLET_ARRIVING && !p->arriving_busy)))
 		o->p[o->n++] = p;
 }
 
@@ -401,12 +513,10 @@ void nu_move_node_dead(unsigned node)
 		o = (struct orphans){.node = node};
 		nu_proclet_for_each(find_orphan, &o);
 		for (unsigned i = 0; i < o.n; i++) {
-			if (o.p[i]->state == NU_PROCLET_ARRIVING) {
-				o.p[i]->moved_from = nu_node.self;
+			if (arrival_claim(o.p[i]))
 				give_up(o.p[i]);
-			} else {
+			else
 				settle(o.p[i]); /* the source died after we had pulled: this is the only copy */
-			}
 		}
 	} while (o.n);
 }

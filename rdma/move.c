@@ -240,6 +240,8 @@ static int prepare(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t loca
 			if (n < NU_PREPARE_THREADS_MAX)
 				threads[n++] = (uint64_t)nu_list_entry(l, struct nu_thread, proclet_link);
 		}
+		args.init = (uint64_t)p->cls->init;
+		args.capacity_bytes = p->head->capacity_bytes;
 		args.used_bytes = nu_heap_used_end(p->heap);
 		ret = 0;
 	}

@@ -10,6 +10,8 @@
 /* 1. Source to destination: make room. */
 struct nu_prepare_args {
 	uint64_t id, location, from;
+	uint64_t init;		 /* its class, by the constructor's descriptor */
+	uint64_t capacity_bytes; /* of its segment */
 	uint64_t used_bytes;	 /* of the heap, as it is now */
 	struct nu_bytes threads; /* addresses of its threads, as they are now: uint64_t each */
 };
@@ -62,4 +64,5 @@ void nu_move_check_refs(struct nu_proclet *p);
 		.result_bytes = sizeof(int),                                                                 \
 		.result_kind = NU_RESULT_FIXED,                                                              \
 		.magic = NU_METHOD_MAGIC,                                                                    \
+		.cls = &nu_node_class,                                                                       \
 	}

@@ -54,6 +54,7 @@ int nu_reftab_add(struct nu_proclet *p, struct nu_reftab **tab_p, uint64_t id, i
 {
 	struct nu_reftab *tab = *tab_p;
 	struct nu_refentry *e;
+	int64_t count;
 
 	if (!tab || (tab->used + 1) * 4 > tab->cap * 3) {
 		tab = grow(p, tab);
@@ -64,12 +65,12 @@ int nu_reftab_add(struct nu_proclet *p, struct nu_reftab **tab_p, uint64_t id, i
 	if (!id)
 		id = UINT64_MAX; /* nobody in particular */
 	e = find(tab, id);
-	if ((int64_t)e->count + n < 0 || (!e->id && n <= 0))
+	if (__builtin_add_overflow((int64_t)e->count, n, &count) || count < 0 || (!e->id && n <= 0))
 		return -EINVAL;
 	if (!e->id)
 		tab->used++;
 	e->id = id;
-	e->count += (uint64_t)n;
+	e->count = (uint64_t)count;
 	*left_p = e->count;
 	return 0;
 }
@@ -88,6 +89,8 @@ int nu_ref_first(struct nu_proclet *p, uint64_t holder)
 
 /* ---- at the target: an internal method of every proclet ---- */
 
+#define CHANGE_MAX (INT64_C(1) << 40) /* at once: so that no sum of them runs over */
+
 struct change_args {
 	uint64_t holder;
 	int64_t n;
@@ -101,7 +104,11 @@ static void change_run(void *self, void *args, void *result, struct nu_out *out)
 	uint64_t left;
 	int ret = -EPERM;
 
-	if (h) {
+	/* The reference that is nobody's in particular keeps the controller and the main proclet alive. */
+	if (h && (!a->holder || a->holder == UINT64_MAX || a->n < -CHANGE_MAX || a->n > CHANGE_MAX)) {
+		nu_stat_add(nu_core_self(), NU_STAT_BAD_MESSAGES, 1);
+		ret = -EINVAL;
+	} else if (h) {
 		nu_lock_acquire(&p->lock);
 		/* The last one may have gone between this call's arrival and its turn. */
 		ret = a->n > 0 && !h->refs_total ? -ESTALE

@@ -7,6 +7,7 @@
 #include "core/fault.h"
 #include "rpc/rpc_int.h"
 
+#define ERRNO_MAX      4095
 #define REPLY_HAS_DATA 1u /* msg.flags: a span result was given (it may be empty) */
 
 void nu_output_wait(struct nu_proclet *p)
@@ -23,6 +24,22 @@ void nu_output_wait(struct nu_proclet *p)
 		nu_thread_block(NU_WAIT_OUTPUT, &p->lock);
 		p = t->proclet;
 	}
+}
+
+static void __attribute__((cold)) bad(const struct nu_msg *msg, const char *what)
+{
+	nu_stat_add(nu_core_self(), NU_STAT_BAD_MESSAGES, 1);
+	nu_warn("answer from node %u to proclet %#lx refused: it %s", msg->origin, (unsigned long)msg->target,
+		what);
+}
+
+/* What an answer may say: a peer's word. A refusal of success would leave the caller without a result. */
+static bool status_is_sane(const struct nu_msg *msg)
+{
+	if (msg->type == NU_MSG_REFUSED)
+		return (msg->status < 0 && msg->status >= -ERRNO_MAX) || msg->status == -NU_REFUSED_MOVED ||
+		       msg->status == -NU_REFUSED_BUSY;
+	return msg->status <= 0 && msg->status >= -ERRNO_MAX;
 }
 
 /* Puts a result where the waiting thread wants it. Its proclet's lock is held and it is not frozen. */
@@ -68,8 +85,13 @@ static struct nu_thread *answer(struct nu_proclet *caller, const struct nu_msg *
 {
 	struct nu_thread *w = (struct nu_thread *)msg->thread;
 
-	if (!nu_thread_is_here(w) || w->proclet != caller || w->wait_seq != msg->seq || w->wait_done)
+	if (!msg->seq || !nu_thread_is_here(w) || w->proclet != caller || w->wait_seq != msg->seq ||
+	    w->wait_done)
 		return NULL; /* its deadline has passed, or a peer's bad word */
+	if (unlikely(msg->type == NU_MSG_REPLY && msg->method != (uint64_t)w->wait_method)) {
+		bad(msg, "answers another method than was called");
+		return NULL;
+	}
 	w->wait_status = msg->status;
 	if (msg->type == NU_MSG_REFUSED) {
 		w->wait_hint[0] = msg->extra[0];
@@ -147,6 +169,10 @@ void nu_reply_on_message(const struct nu_msg *msg, const void *payload, size_t l
 	struct nu_proclet *caller;
 	unsigned to = NU_NODE_UNKNOWN;
 
+	if (unlikely(!status_is_sane(msg))) {
+		bad(msg, "has a status that none can have");
+		return;
+	}
 	switch (deliver(msg, payload, len, from, &run, &caller, &to)) {
 	case ANSWERED:
 		/* Under the lock: a pause must not find it blocked and let it go while we are about to run it. */
@@ -224,6 +250,7 @@ void nu_reply_and_exit(struct nu_thread *t, int status)
 		.type = NU_MSG_REPLY,
 		.cls = NU_CLASS_REPLY,
 		.target = t->reply_proclet,
+		.method = (uint64_t)m,
 		.origin = nu_node.self,
 		.thread = (uint64_t)t->reply_thread,
 		.seq = t->reply_seq,

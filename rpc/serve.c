@@ -99,15 +99,29 @@ static void serve_body(void *arg)
 	nu_reply_and_exit(t, status);
 }
 
+/* A reference that was cast, or a peer's bad word: the method would take one root object for another. */
+static void __attribute__((cold)) say_other_class(const struct nu_proclet *p, const struct nu_method *m)
+{
+	nu_stat_add(nu_core_self(), NU_STAT_BAD_MESSAGES, 1);
+	nu_warn("call %s.%s refused: proclet %#lx is %s%s", m->class_name, m->name, (unsigned long)p->id,
+		p->cls ? "a " : "of no class", p->cls ? p->cls->name : "");
+}
+
 struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method *m, const void *packed,
 				   size_t len, int *err_p)
 {
 	size_t result_bytes = NU_ALIGN_UP((size_t)m->result_bytes + 16, 16);
 	size_t args_bytes = NU_ALIGN_UP(len, 16);
 	bool big = args_bytes > NU_STACK_ARGS_MAX;
-	struct nu_thread *t = nu_thread_alloc(p);
+	struct nu_thread *t;
 	char *room;
 
+	if (unlikely(m->cls != p->cls) && m->cls) {
+		say_other_class(p, m);
+		*err_p = -EINVAL;
+		return NULL;
+	}
+	t = nu_thread_alloc(p);
 	*err_p = -ENOMEM;
 	if (!t)
 		return NULL;

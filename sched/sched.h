@@ -200,6 +200,8 @@ void nu_preempt_enable(void);
 void nu_stack_live(const struct nu_thread *t, void **low_p, size_t *len_p);
 /* Makes [low, top) of a foreign (or returning) thread's stack writable here, the live part backed by pages. -ENOMEM. */
 int __must_check nu_stack_adopt(struct nu_thread *t_addr, size_t live_bytes);
+/* Whether @t can be a control block and [live_low, live_low + live_bytes) the live part of its stack: a peer's word. */
+bool nu_stack_may_hold(const struct nu_thread *t, uint64_t live_low, uint64_t live_bytes);
 /* The thread has left: its stack's pages are dropped here; the address stays reserved for it until it ends (if the stack
  * is ours) or is forgotten (if not). */
 void nu_stack_depart(struct nu_thread *t_addr);

@@ -291,6 +291,14 @@ void nu_stack_live(const struct nu_thread *t, void **low_p, size_t *len_p)
 	*len_p = (size_t)((char *)(t + 1) - low);
 }
 
+bool nu_stack_may_hold(const struct nu_thread *t, uint64_t live_low, uint64_t live_bytes)
+{
+	uintptr_t low = nu_stack_slot(t);
+
+	return low && nu_stack_thread(low) == t && live_low >= low + PAGE && live_low <= (uintptr_t)t &&
+	       live_bytes == (uintptr_t)(t + 1) - live_low;
+}
+
 int nu_stack_adopt(struct nu_thread *t, size_t live_bytes)
 {
 	uintptr_t low = nu_stack_slot(t), from;
