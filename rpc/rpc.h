@@ -87,8 +87,12 @@ struct nu_wire_options {
 	const char *transport; /* "auto", "shm", "tcp", or a UCX_TLS list */
 	unsigned credits;      /* per connection; 0: 4096 */
 	size_t batch_bytes;    /* 0: 8 KiB less what UCX puts in front */
+	uint64_t key;	       /* of the job, in every batch: nu_key_derive() */
 	bool several_hosts;    /* else sockets are on the loopback device alone (UCX_NET_DEVICES overrides) */
 };
+/* A key for @purpose from the job's secret, which does not show in it. key.c */
+uint64_t nu_siphash(const uint8_t key[16], const void *data, size_t len_bytes);
+uint64_t nu_key_derive(const uint8_t secret[32], const char *purpose);
 /* Makes the UCX context and one worker per core; before nu_sched_start (adds its poller). */
 int __must_check nu_wire_init(const struct nu_wire_options *o);
 void nu_wire_fini(void);

@@ -69,13 +69,14 @@ int nu_ref_change(uint64_t target, uint64_t holder, int64_t n);
 struct nu_batch {
 	uint32_t magic;
 	uint32_t len_bytes; /* of the whole batch */
-	uint16_t node;	    /* that sends it */
-	uint16_t core;
-	uint32_t credits; /* calls of the receiving node that the sender has accepted */
+	uint64_t key;	    /* of the job: what lacks it comes from a stranger */
+	uint32_t credits;   /* calls of the receiving node that the sender has accepted */
 	uint32_t flags;
+	uint16_t node; /* that sends it */
+	uint16_t core;
 	uint32_t spare; /* 0 */
 };
-_Static_assert(sizeof(struct nu_batch) == 24, "wire format");
+_Static_assert(sizeof(struct nu_batch) == 32, "wire format");
 
 /* Memory of one outgoing batch, kept until UCX has sent it. */
 struct nu_buf {

@@ -3,57 +3,22 @@
  * The wire: messages to a node are gathered in batches, one UCX active message each, on a connection of their own per
  * core. A connection (core, node) is touched by its core alone, so nothing here takes a lock.
  */
-#include "rpc/rpc_int.h"
+#include "rpc/wire_int.h"
 
-#define BATCH_DEFAULT	  (8192u - 128u) /* with UCX's headers still one fragment of every transport */
-#define BATCH_MIN	  1024u
-#define BATCH_MAX	  (1u << 20)
-#define FREE_BUFFERS_MAX  64u
-#define CLOSE_TIMEOUT_NS  500000000ull
-#define BAD_LOGGED_MAX	  8u
-#define ADDRESS_MAGIC	  0x3161754eu
-#define ADDRESS_BYTES_MAX 65536u
-
-enum conn_state {
-	CONN_NEW, /* no endpoint yet: batches are queued until the core is in its scheduler */
-	CONN_UP,
-	CONN_BROKEN, /* messages are lost, as on a wire that was cut; membership decides what that means */
-	CONN_DEAD,
-};
-
-struct nu_conn {
-	struct nu_buf *open; /* batch that is being filled */
-	void *ep;
-	struct nu_list dirty_link; /* of its core; linked while there is something to flush */
-	uint16_t core, node;
-	uint8_t state;
-	bool touched;			    /* a batch is wanted even if it holds no message */
-	struct nu_buf *queue, **queue_tail; /* complete batches that wait for the endpoint */
-};
-
-struct wire_core {
-	struct nu_conn *conns; /* [nu_node.count] */
-	struct nu_list dirty;
-	struct nu_buf *free;
-	unsigned nfree;
-	unsigned nsending; /* batches that UCX keeps */
-	uint32_t batch_flags;
-	struct nu_buf *own, **own_tail; /* batches to this node itself */
-} __attribute__((aligned(NU_CACHE_LINE)));
-
-/* Worker addresses of one peer. */
-struct peer {
-	unsigned ncores;
-	void *addresses[NU_MAX_CORES];
-	atomic_bool dead, leaving;
-};
+#define BATCH_DEFAULT	 (8192u - 128u) /* with UCX's headers still one fragment of every transport */
+#define BATCH_MIN	 1024u
+#define BATCH_MAX	 (1u << 20)
+#define FREE_BUFFERS_MAX 64u
+#define CLOSE_TIMEOUT_NS 500000000ull
+#define BAD_LOGGED_MAX	 8u
 
 static struct wire_core *cores;
-static struct peer *peers;
+struct nu_peer *nu_peers;
+static uint64_t job_key;
 static size_t batch_bytes;
 static nu_msg_fn handlers[NU_MSG_TYPES];
 static void (*broken_fn)(unsigned node);
-static atomic_uint bad_logged;
+static atomic_uint bad_logged, strangers_logged;
 
 void nu_wire_set_handler(enum nu_msg_type type, nu_msg_fn fn)
 {
@@ -68,7 +33,7 @@ void nu_wire_set_broken(void (*fn)(unsigned node))
 
 bool nu_wire_is_dead(unsigned node)
 {
-	return atomic_load_explicit(&peers[node].dead, memory_order_relaxed);
+	return atomic_load_explicit(&nu_peers[node].dead, memory_order_relaxed);
 }
 
 /* ---- buffers ---- */
@@ -135,7 +100,8 @@ static void break_conn(struct nu_conn *c, int err)
 		return;
 	c->state = CONN_BROKEN;
 	drop_all(&cores[c->core], c);
-	if (atomic_load_explicit(&peers[c->node].leaving, memory_order_relaxed) || nu_wire_is_dead(c->node))
+	if (atomic_load_explicit(&nu_peers[c->node].leaving, memory_order_relaxed) ||
+	    nu_wire_is_dead(c->node))
 		return;
 	nu_warn("connection of core %u to node %u broke: %s", c->core, c->node, nu_strerror(err));
 	if (broken_fn)
@@ -183,6 +149,7 @@ static void post(struct wire_core *wc, struct nu_conn *c)
 	*(struct nu_batch *)b->data = (struct nu_batch){
 		.magic = NU_BATCH_MAGIC,
 		.len_bytes = (uint32_t)b->len_bytes,
+		.key = job_key,
 		.node = (uint16_t)nu_node.self,
 		.core = c->core,
 		.credits = nu_credit_take_due(c->node),
@@ -262,7 +229,7 @@ int nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *pa
 /* Scheduler context: UCX's stack use while it connects is not for a thread's small stack. */
 static void connect_peer(struct nu_conn *c)
 {
-	struct peer *p = &peers[c->node];
+	struct nu_peer *p = &nu_peers[c->node];
 	int err = -ENOTCONN;
 
 	if (p->ncores)
@@ -359,12 +326,23 @@ static int __attribute__((cold)) bad(unsigned core, unsigned from, const char *w
 	return -EBADMSG;
 }
 
+/* No node of this job has sent this: nothing in it is looked at, nothing of it is printed. */
+static int __attribute__((cold)) stranger(unsigned core)
+{
+	nu_stat_add(core, NU_STAT_BAD_MESSAGES, 1);
+	if (!atomic_fetch_add_explicit(&strangers_logged, 1, memory_order_relaxed))
+		nu_warn("a batch without this job's key came from a stranger: dropped, as all that follow");
+	return -EBADMSG;
+}
+
 static int check_batch(unsigned core, const struct nu_batch *h, size_t len, bool own)
 {
 	if (unlikely(len < sizeof(*h)))
 		return bad(core, ~0u, "shorter than its header", len);
 	if (unlikely(h->magic != NU_BATCH_MAGIC))
 		return bad(core, h->node, "wrong magic number", h->magic);
+	if (unlikely(h->key != job_key)) /* one word: compared at once, whatever its bytes */
+		return stranger(core);
 	if (unlikely(h->len_bytes != len))
 		return bad(core, h->node, "length differs from what arrived", h->len_bytes);
 	if (unlikely(h->node >= nu_node.count || (h->node == nu_node.self) != own))
@@ -406,7 +384,7 @@ int nu_wire_receive(unsigned core, const void *data, size_t len, bool own)
 	if (unlikely(nu_wire_is_dead(h->node)))
 		return 0; /* declared dead: nothing of it counts any more */
 	if (unlikely(h->flags & NU_BATCH_BYE))
-		atomic_store_explicit(&peers[h->node].leaving, true, memory_order_relaxed);
+		atomic_store_explicit(&nu_peers[h->node].leaving, true, memory_order_relaxed);
 	if (unlikely(nu_credit_returned(h->node, h->credits)))
 		(void)bad(core, h->node, "more credits than it ever got", h->credits);
 	at += sizeof(*h);
@@ -531,7 +509,7 @@ static void close_dead(void *arg)
 void nu_wire_peer_dead(unsigned node)
 {
 	if (node >= nu_node.count || node == nu_node.self ||
-	    atomic_exchange_explicit(&peers[node].dead, true, memory_order_relaxed))
+	    atomic_exchange_explicit(&nu_peers[node].dead, true, memory_order_relaxed))
 		return;
 	nu_credit_peer_dead(node);
 	/* Endpoints belong to their cores. */
@@ -549,113 +527,6 @@ int nu_wire_transport(unsigned node, char *buf, size_t len)
 		return -EINVAL;
 	c = &cores[nu_core_self()].conns[node];
 	return c->state == CONN_UP ? nu_ucx_transport(c->ep, buf, len) : -ENOTCONN;
-}
-
-/* ---- addresses: magic, cores, then length and bytes of each worker's address, 8-aligned ---- */
-
-struct address_head {
-	uint32_t magic, ncores;
-};
-
-int nu_wire_address(void **blob_p, size_t *len_p)
-{
-	struct address_head head = {ADDRESS_MAGIC, nu_node.cores};
-	char *blob = malloc(sizeof(head));
-	size_t len = sizeof(head);
-
-	if (!blob)
-		return -ENOMEM;
-	memcpy(blob, &head, sizeof(head));
-	for (unsigned core = 0; core < nu_node.cores; core++) {
-		void *addr;
-		uint64_t addr_len;
-		size_t got;
-		char *bigger;
-		int err = nu_ucx_address(core, &addr, &got);
-
-		if (err) {
-			free(blob);
-			return err;
-		}
-		addr_len = got;
-		bigger = realloc(blob, len + sizeof(addr_len) + NU_ALIGN_UP(got, 8));
-		if (!bigger) {
-			free(addr);
-			free(blob);
-			return -ENOMEM;
-		}
-		blob = bigger;
-		memset(blob + len, 0, sizeof(addr_len) + NU_ALIGN_UP(got, 8));
-		memcpy(blob + len, &addr_len, sizeof(addr_len));
-		memcpy(blob + len + sizeof(addr_len), addr, got);
-		len += sizeof(addr_len) + NU_ALIGN_UP(got, 8);
-		free(addr);
-	}
-	*blob_p = blob;
-	*len_p = len;
-	return 0;
-}
-
-static void peer_forget(struct peer *p)
-{
-	for (unsigned i = 0; i < NU_MAX_CORES; i++) {
-		free(p->addresses[i]);
-		p->addresses[i] = NULL;
-	}
-	p->ncores = 0;
-}
-
-/* Copies one worker's address from @at; -EBADMSG if it does not fit. */
-static int read_address(const char **at_p, const char *end, void **addr_p)
-{
-	uint64_t len;
-
-	if ((size_t)(end - *at_p) < sizeof(len))
-		return -EBADMSG;
-	memcpy(&len, *at_p, sizeof(len));
-	*at_p += sizeof(len);
-	if (!len || len > ADDRESS_BYTES_MAX || NU_ALIGN_UP(len, 8) > (size_t)(end - *at_p))
-		return -EBADMSG;
-	*addr_p = malloc(len);
-	if (!*addr_p)
-		return -ENOMEM;
-	memcpy(*addr_p, *at_p, len);
-	*at_p += NU_ALIGN_UP(len, 8);
-	return 0;
-}
-
-int nu_wire_set_peer(unsigned node, const void *blob, size_t len)
-{
-	struct address_head head;
-	const char *at = blob, *end = at + len;
-	struct peer *p;
-	int err = 0;
-
-	if (node >= nu_node.count)
-		return -EINVAL;
-	p = &peers[node];
-	if (p->ncores)
-		return -EEXIST;
-	if (len < sizeof(head))
-		goto bad_blob;
-	memcpy(&head, at, sizeof(head));
-	at += sizeof(head);
-	if (head.magic != ADDRESS_MAGIC || !head.ncores || head.ncores > NU_MAX_CORES)
-		goto bad_blob;
-	for (unsigned core = 0; core < head.ncores && !err; core++)
-		err = read_address(&at, end, &p->addresses[core]);
-	if (err == -EBADMSG || (!err && at != end))
-		goto bad_blob;
-	if (err)
-		peer_forget(p);
-	else
-		p->ncores = head.ncores;
-	return err;
-
-bad_blob:
-	nu_err("node %u sent %zu bytes that are no wire address", node, len);
-	peer_forget(p);
-	return -EBADMSG;
 }
 
 /* ---- start and end ---- */
@@ -707,13 +578,14 @@ int nu_wire_init(const struct nu_wire_options *o)
 {
 	int err;
 
+	job_key = o ? o->key : 0;
 	batch_bytes = o && o->batch_bytes ? o->batch_bytes : BATCH_DEFAULT;
 	if (batch_bytes < BATCH_MIN || batch_bytes > BATCH_MAX) {
 		nu_err("batches of %zu bytes: from %u to %u are possible", batch_bytes, BATCH_MIN, BATCH_MAX);
 		return -EINVAL;
 	}
-	peers = calloc(nu_node.count, sizeof(*peers));
-	err = peers ? cores_init() : -ENOMEM;
+	nu_peers = calloc(nu_node.count, sizeof(*nu_peers));
+	err = nu_peers ? cores_init() : -ENOMEM;
 	if (!err)
 		err = nu_credit_init(o ? o->credits : 0);
 	if (!err)
@@ -737,8 +609,8 @@ void nu_wire_fini(void)
 	free(cores);
 	cores = NULL;
 	nu_credit_fini();
-	for (unsigned n = 0; peers && n < nu_node.count; n++)
-		peer_forget(&peers[n]);
-	free(peers);
-	peers = NULL;
+	for (unsigned n = 0; nu_peers && n < nu_node.count; n++)
+		nu_peer_forget(&nu_peers[n]);
+	free(nu_peers);
+	nu_peers = NULL;
 }
