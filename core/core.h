@@ -134,7 +134,8 @@ struct nu_layout {
 	size_t seg_region_bytes; /* 32 TiB */
 	uintptr_t stack_base;	 /* 0x2000_0000_0000 */
 	size_t stack_region_bytes;
-	size_t stack_bytes; /* of one stack with its guard page, a power of two; NU_STACK_KIB, default 64 */
+	size_t stack_bytes; /* of one stack, a power of two; NU_STACK_KIB, default 64 */
+	size_t stack_slot_bytes; /* from one stack to the next, a power of two: the gap below each is never mapped */
 	size_t stack_node_bytes; /* each node's part of the stack region: node n owns [base + n * this, ...) */
 };
 extern struct nu_layout nu_layout;
@@ -231,6 +232,20 @@ int __must_check nu_image_protect(bool on);
 /* A digest of build-ids and load addresses of all objects, page size, layout, XSAVE size; and the same as text, one
  * fact a line, for saying what differs. @text_p is malloc'ed. */
 int __must_check nu_image_digest(uint64_t *digest_p, char **text_p);
+
+/* Whether @addr is a global that nu_image_protect() has write-protected. Any context, signal-safe. */
+bool nu_image_is_protected(const void *addr);
+
+/* What lies at an address, for crash reports. symbol.c */
+struct nu_symbol {
+	char object[256]; /* path of the object's file */
+	char name[96];	  /* function or variable; "" if its file does not say */
+	uintptr_t offset; /* in the object: what addr2line takes */
+	uintptr_t into;	  /* bytes behind the symbol's beginning */
+	bool is_program;
+};
+/* False: @addr is in no object. Any context, signal-safe: it opens and maps the object's file. */
+bool nu_symbol_find(const void *addr, struct nu_symbol *s);
 
 /* ---- pool: extents that heaps are made of. pool.c ---- */
 

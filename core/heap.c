@@ -48,8 +48,29 @@ static inline unsigned class_of(size_t len)
 static __attribute__((noreturn, cold, noinline)) void bad_free(const struct nu_heap *h, const void *ptr,
 							       const char *what)
 {
-	nu_err("heap at %p: free or use of %p, which is %s", (void *)h->base, ptr, what);
+	const struct nu_proclet_head *head = (const void *)h->base;
+
+	nu_err("heap of proclet %#lx at %p: free or use of %p, which is %s", (unsigned long)head->id,
+	       (void *)h->base, ptr, what);
 	nu_assert_failed("a block given to the heap is one of its live blocks", __FILE__, __LINE__);
+}
+
+/* A free block whose mark is gone: found when it is handed out again. */
+static __attribute__((noreturn, cold, noinline)) void bad_block(const struct nu_heap *h,
+								const struct nu_heap_obj *o)
+{
+	const struct nu_proclet_head *head = (const void *)h->base;
+
+	nu_err("heap of proclet %#lx at %p: the block %p was written after it was freed, or its neighbour "
+	       "overran",
+	       (unsigned long)head->id, (void *)h->base, (const void *)o);
+	nu_assert_failed("a free block's mark is whole", __FILE__, __LINE__);
+}
+
+static inline void check_mark(const struct nu_heap *h, const struct nu_heap_obj *o)
+{
+	if (unlikely(o->key != NU_HEAP_KEY(h)))
+		bad_block(h, o);
 }
 
 /* ---- slabs: all of this under the class's lock ---- */
@@ -140,8 +161,11 @@ static unsigned slab_take(struct nu_heap *h, uint32_t page, unsigned want, struc
 
 	if (pg->free_off != NU_HEAP_NIL) {
 		o = last = (struct nu_heap_obj *)(start + pg->free_off);
-		for (n = 1; n < want && last->next; n++)
+		check_mark(h, o);
+		for (n = 1; n < want && last->next; n++) {
 			last = last->next;
+			check_mark(h, last);
+		}
 		pg->free_off = last->next ? (uint32_t)((char *)last->next - start) : NU_HEAP_NIL;
 		last->next = list;
 		list = o;
@@ -265,10 +289,11 @@ static inline void bin_set_count(struct nu_heap_bin *b, uint32_t count)
 	__atomic_store_n(&b->count, count, __ATOMIC_RELAXED);
 }
 
-static inline void *bin_pop(struct nu_heap_bin *b)
+static inline void *bin_pop(const struct nu_heap *h, struct nu_heap_bin *b)
 {
 	struct nu_heap_obj *o = b->first;
 
+	check_mark(h, o);
 	b->first = o->next;
 	bin_set_count(b, b->count - 1);
 	o->key = 0;
@@ -380,7 +405,7 @@ static __attribute__((noinline)) void *small_alloc_slow(struct nu_heap *h, unsig
 		if (n == b->fill && b->fill * 2 <= max)
 			b->fill = (uint16_t)(b->fill * 2);
 		if (n)
-			return bin_pop(b);
+			return bin_pop(h, b);
 		cache_drain(h, cache); /* may empty a slab, whose pages will do */
 	}
 	if (!class_take(h, cls, 1, &o))
@@ -394,7 +419,7 @@ static inline void *small_alloc(struct nu_heap *h, unsigned cls, unsigned core)
 	struct nu_heap_cache *cache = cache_of(h, core);
 
 	if (likely(cache && cache->bins[cls].first))
-		return bin_pop(&cache->bins[cls]);
+		return bin_pop(h, &cache->bins[cls]);
 	return small_alloc_slow(h, cls, core);
 }
 

@@ -20,7 +20,9 @@ struct range {
 /* Code of the program's object; ncode is written last and read first. */
 static struct range code[RANGES_MAX];
 static atomic_uint ncode;
-static struct range own_code; /* libnu's code within it, when linked statically */
+static struct range own_code;		 /* libnu's code within it, when linked statically */
+static struct range guarded[RANGES_MAX]; /* what is write-protected now; nguarded is written last */
+static atomic_uint nguarded;
 static struct range program_methods, own_methods;
 
 /* libnu's functions, where they are linked into the program itself. */
@@ -146,6 +148,7 @@ int nu_image_protect(bool on)
 {
 	struct dl_phdr_info info = nu_image_program();
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	unsigned n = 0;
 
 	if ((uintptr_t)__start_nu_text != (uintptr_t)__stop_nu_text) {
 		nu_info("globals are not write-protected: libnu is linked statically, its data lies among "
@@ -169,6 +172,20 @@ int nu_image_protect(bool on)
 			       (void *)end, strerror(-err));
 			return err;
 		}
+		if (on && n < RANGES_MAX)
+			guarded[n++] = (struct range){start, end};
 	}
+	atomic_store_explicit(&nguarded, n, memory_order_release);
 	return 0;
+}
+
+bool nu_image_is_protected(const void *addr)
+{
+	unsigned n = atomic_load_explicit(&nguarded, memory_order_acquire);
+
+	for (unsigned i = 0; i < n; i++) {
+		if ((uintptr_t)addr - guarded[i].start < guarded[i].end - guarded[i].start)
+			return true;
+	}
+	return false;
 }

@@ -15,13 +15,17 @@
 #define SEG_BYTES    ((size_t)256 << 30)
 #define STACKS_BASE  ((uintptr_t)0x1000000000)
 #define STACKS_BYTES ((size_t)64 << 30)
+#define STACK_GAP    ((size_t)64 << 10)
 #else
 #define SEG_BASE     ((uintptr_t)0x300000000000)
 #define SEG_BYTES    ((size_t)32 << 40)
 #define STACKS_BASE  ((uintptr_t)0x200000000000)
 #define STACKS_BYTES ((size_t)16 << 40)
+#define STACK_GAP    ((size_t)960 << 10)
 #endif
 
+/* A frame that is larger than the gap below its stack steps over it, unless the compiler probes large frames page by page
+ * (-fstack-clash-protection, which nu.pc asks for). */
 #define STACK_KIB_DEFAULT 64
 #define STACK_KIB_MIN	  16
 #define STACK_KIB_MAX	  8192
@@ -32,6 +36,7 @@ struct nu_layout nu_layout = {
 	.stack_base = STACKS_BASE,
 	.stack_region_bytes = STACKS_BYTES,
 	.stack_bytes = (size_t)STACK_KIB_DEFAULT << 10,
+	.stack_slot_bytes = ((size_t)STACK_KIB_DEFAULT << 10) + STACK_GAP,
 	.stack_node_bytes = STACKS_BYTES / NU_MAX_NODES,
 };
 
@@ -90,6 +95,15 @@ static int check_regions_empty(const struct nu_layout *l)
 	return err;
 }
 
+static size_t power_of_two_from(size_t n)
+{
+	size_t up = 1;
+
+	while (up < n)
+		up <<= 1;
+	return up;
+}
+
 int nu_layout_init(void)
 {
 	size_t stack_bytes;
@@ -102,5 +116,8 @@ int nu_layout_init(void)
 	if (err)
 		return err;
 	nu_layout.stack_bytes = stack_bytes;
+	nu_layout.stack_slot_bytes = power_of_two_from(stack_bytes + STACK_GAP);
+	nu_layout.stack_node_bytes = nu_layout.stack_region_bytes / power_of_two_from(nu_node.count) &
+				     ~(nu_layout.stack_slot_bytes - 1);
 	return 0;
 }

@@ -184,8 +184,10 @@ static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 	const struct nu_rpc_ops rpc_ops = {nu_client_locate, nu_instance_create, nu_instance_retire};
 	const struct nu_move_ops move_ops = {nu_client_move_begin, nu_client_move_end};
 	size_t reserve = nu_node.mem_bytes / 16 < RESERVE_BYTES ? nu_node.mem_bytes / 16 : RESERVE_BYTES;
-	int ret = nu_layout_init();
+	int ret = nu_crash_init();
 
+	if (!ret)
+		ret = nu_layout_init();
 	if (!ret)
 		ret = nu_image_init(image);
 	if (!ret)

@@ -72,7 +72,9 @@ static void on_signal(int signo, siginfo_t *info, void *frame)
 	t = atomic_load_explicit(&c->current, memory_order_relaxed);
 	if (!t)
 		return;
-	if (t->preempt_off || !nu_preempt_pc_ok(frame_pc(uc))) {
+	/* Another stack is that of a handler of the program's own, which cannot be left for another core. */
+	if (t->preempt_off || !nu_preempt_pc_ok(frame_pc(uc)) ||
+	    (uintptr_t)frame - (uintptr_t)t->stack_low >= (uintptr_t)t - (uintptr_t)t->stack_low) {
 		atomic_store_explicit(&c->preempt_req, 1, memory_order_relaxed);
 		return;
 	}

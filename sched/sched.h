@@ -50,7 +50,7 @@ struct nu_thread {
 	uint64_t proclet_id;
 	nu_thread_fn fn; /* body */
 	void *arg;
-	void *stack_low;      /* lowest usable byte (above the guard page) */
+	void *stack_low;      /* lowest usable byte (below it nothing is mapped) */
 	uint32_t preempt_off; /* nesting: must not be interrupted */
 	uint32_t home_node;   /* whose part of the stack region this stack is */
 	atomic_uint wake;     /* claimed by the first of waker, time-out, kill: see nu_wake_claim() */
@@ -113,6 +113,8 @@ bool nu_sched_crowded(void);
  * stacks for this node, and the preemption signal. @first runs as a thread of @p on core 0.
  */
 int __must_check nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg);
+/* Crashes are named from here on, also those of node_init; nu_sched_start() does it else. Until nu_sched_stop(). */
+int __must_check nu_crash_init(void);
 /* Asks every core to leave its loop, joins the kernel threads. From a foreign kernel thread. Parked threads are lost. */
 void nu_sched_stop(void);
 

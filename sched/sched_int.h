@@ -22,7 +22,7 @@
 #define NU_MAX_POLLERS	 8
 #define NU_TIMERS_MAX	 (1u << 20) /* per core; address space only */
 #define NU_STACK_CACHE	 64	    /* hot stacks per core */
-#define NU_ALT_STACK	 ((size_t)32 << 10)
+#define NU_ALT_STACK	 ((size_t)64 << 10)
 
 struct nu_timer_slot {
 	uint64_t deadline_ns;
@@ -191,7 +191,6 @@ void nu_preempt_signal(struct nu_core *c);
 /* The monitor may be asleep: a thread has begun to run. */
 void nu_preempt_awake(void);
 void nu_signal_mask(sigset_t *set_p);
-int nu_crash_init(void);
 void nu_crash_fini(void);
 
 /* ---- waitq.c: a primitive's waiters. Lists lie in the heap, only threads of the proclet touch them. ---- */

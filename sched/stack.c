@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Stacks. The stack region is cut into slots of nu_layout.stack_bytes, each node owning a part of it; a slot belongs to
- * its node for good, but is lent to whichever node its thread goes to. The lowest page of a slot is never mapped: with
- * nothing else in the region that is the guard page, at no cost in mappings. The control block lies below the slot's
- * top, at one of several distances (by slot number, so the same on every node): at equal ones the hot lines of all
+ * Stacks. The stack region is cut into slots of nu_layout.stack_slot_bytes, each node owning a part of it; a slot belongs
+ * to its node for good, but is lent to whichever node its thread goes to. A stack is the upper end of its slot; the rest
+ * is never mapped: with nothing else in the region that is the guard, at no cost in mappings, and wide enough that a large
+ * frame does not step over it. The control block lies below the slot's top, at one of several distances (by slot number, so the same on every node): at equal ones the hot lines of all
  * threads would fall into the same few cache sets.
  */
 #include "sched/sched_int.h"
@@ -55,6 +55,11 @@ static size_t slot_bytes(void)
 	return (size_t)1 << stacks.shift;
 }
 
+static uintptr_t stack_low(uintptr_t slot_low)
+{
+	return slot_low + slot_bytes() - nu_layout.stack_bytes;
+}
+
 static size_t slot_index(uintptr_t low)
 {
 	return (low - nu_layout.stack_base) >> stacks.shift;
@@ -79,14 +84,16 @@ struct nu_thread *nu_stack_thread(uintptr_t low)
 
 int nu_stacks_init(void)
 {
-	size_t bytes = nu_layout.stack_bytes;
+	size_t bytes = nu_layout.stack_bytes, slot = nu_layout.stack_slot_bytes;
 
-	if (bytes < 4 * PAGE || bytes & (bytes - 1) || !nu_layout.stack_node_bytes) {
-		nu_err("stacks: size of %zu bytes is not a power of two of at least %u", bytes, 4 * PAGE);
+	if (bytes < 4 * PAGE || bytes & (bytes - 1) || slot < 2 * bytes || slot & (slot - 1) ||
+	    nu_layout.stack_node_bytes < slot) {
+		nu_err("stacks: of %zu bytes, one every %zu: want powers of two, of at least %u", bytes, slot,
+		       4 * PAGE);
 		return -EINVAL;
 	}
 	memset(&stacks, 0, sizeof(stacks));
-	stacks.shift = (unsigned)__builtin_ctzl(bytes);
+	stacks.shift = (unsigned)__builtin_ctzl(slot);
 	stacks.nslots = nu_layout.stack_region_bytes >> stacks.shift;
 	stacks.part_low = nu_layout.stack_base + nu_node.self * nu_layout.stack_node_bytes;
 	stacks.part_end = stacks.part_low + nu_layout.stack_node_bytes;
@@ -113,25 +120,25 @@ void nu_stacks_fini(void)
 
 static int slot_map(uintptr_t low)
 {
-	void *at = (void *)(low + PAGE), *got;
+	void *at = (void *)stack_low(low), *got;
 	int err = nu_maps_reserve(1);
 
 	if (err)
 		return err;
-	got = mmap(at, slot_bytes() - PAGE, PROT_READ | PROT_WRITE,
+	got = mmap(at, nu_layout.stack_bytes, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 	if (got == at)
 		return 0;
 	err = got == MAP_FAILED ? -nu_sys_errno : -EEXIST;
 	if (got != MAP_FAILED) /* a kernel that does not know NOREPLACE */
-		munmap(got, slot_bytes() - PAGE);
+		munmap(got, nu_layout.stack_bytes);
 	nu_maps_release(1);
 	return err;
 }
 
 static void slot_unmap(uintptr_t low)
 {
-	munmap((void *)(low + PAGE), slot_bytes() - PAGE);
+	munmap((void *)stack_low(low), nu_layout.stack_bytes);
 	nu_maps_release(1);
 }
 
@@ -160,7 +167,7 @@ static int grow(void)
 			       (size_t)(stacks.part_next - stacks.part_low) >> stacks.shift, -err);
 		else
 			nu_err("stacks: all %zu of this node's part are in use (%zu KiB each)",
-			       nu_layout.stack_node_bytes >> stacks.shift, slot_bytes() >> 10);
+			       nu_layout.stack_node_bytes >> stacks.shift, nu_layout.stack_bytes >> 10);
 	}
 	return -ENOMEM;
 }
@@ -193,7 +200,7 @@ static void give_locked(struct nu_thread *t)
 		stacks.nhot++;
 		return;
 	}
-	madvise((void *)(low + PAGE), top_page - low - PAGE, MADV_DONTNEED);
+	madvise((void *)stack_low(low), top_page - stack_low(low), MADV_DONTNEED);
 	t->joiner = stacks.cold;
 	stacks.cold = t;
 }
@@ -233,7 +240,7 @@ struct nu_thread *nu_thread_alloc(struct nu_proclet *p)
 	memset(t, 0, sizeof(*t));
 	t->proclet = p;
 	t->proclet_id = atomic_load_explicit(&p->id, memory_order_relaxed);
-	t->stack_low = (void *)(low + PAGE);
+	t->stack_low = (void *)stack_low(low);
 	FORGET_MARKS(t);
 	t->home_node = nu_node.self;
 	t->core = c ? (uint16_t)c->index : 0;
@@ -305,7 +312,7 @@ int nu_stack_adopt(struct nu_thread *t, size_t live_bytes)
 	size_t i;
 	int err;
 
-	if (!low || nu_stack_thread(low) != t || live_bytes > (uintptr_t)(t + 1) - low - PAGE ||
+	if (!low || nu_stack_thread(low) != t || live_bytes > (uintptr_t)(t + 1) - stack_low(low) ||
 	    live_bytes < sizeof(*t))
 		return -EINVAL; /* a peer's word: not the place of a control block */
 	i = slot_index(low);
@@ -351,7 +358,7 @@ void nu_stack_depart(struct nu_thread *t)
 	}
 	/* Before it is lent: then it may be somebody else's at once. */
 	if (atomic_load_explicit(slot, memory_order_acquire) == SLOT_HERE)
-		madvise((void *)(low + PAGE), slot_bytes() - PAGE, MADV_DONTNEED);
+		madvise((void *)stack_low(low), nu_layout.stack_bytes, MADV_DONTNEED);
 	if (!atomic_compare_exchange_strong(slot, &here, SLOT_LENT)) {
 		atomic_store_explicit(slot, SLOT_FREE, memory_order_release);
 		give(low);

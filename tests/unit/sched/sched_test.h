@@ -47,6 +47,7 @@ static void layout_make(void)
 	nu_layout.stack_region_bytes = 64 * NU_GIB;
 	nu_layout.stack_node_bytes = 16 * NU_GIB;
 	nu_layout.stack_bytes = 64 * NU_KIB;
+	nu_layout.stack_slot_bytes = NU_MIB;
 }
 
 static void main_thread(void *arg)

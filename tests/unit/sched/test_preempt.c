@@ -227,7 +227,7 @@ static int die(void (*body)(void), char *text, size_t size)
 
 Test(preempt, stack_overflow_is_named, .timeout = 30)
 {
-	char text[1024];
+	char text[8192];
 	int status = die(overflow_body, text, sizeof(text));
 
 	cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV, "status %#x, said: %s", status, text);
@@ -238,7 +238,7 @@ Test(preempt, stack_overflow_is_named, .timeout = 30)
 
 Test(preempt, crash_is_named, .timeout = 30)
 {
-	char text[1024];
+	char text[8192];
 	int status = die(null_body, text, sizeof(text));
 
 	cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV, "status %#x, said: %s", status, text);

@@ -30,9 +30,11 @@ static void places(void)
 		t[i] = nu_thread_alloc(&user_proclet);
 		low = nu_stack_slot(t[i]);
 		cr_assert_eq((uintptr_t)t[i] % NU_CACHE_LINE, 0);
-		cr_assert_leq((uintptr_t)(t[i] + 1), low + nu_layout.stack_bytes);
-		cr_assert_eq((uintptr_t)t[i]->stack_low, low + 4096);
-		cr_assert_not(is_mapped((void *)low), "guard");
+		cr_assert_leq((uintptr_t)(t[i] + 1), low + nu_layout.stack_slot_bytes);
+		cr_assert_eq((uintptr_t)t[i]->stack_low,
+			     low + nu_layout.stack_slot_bytes - nu_layout.stack_bytes);
+		for (uintptr_t at = low; at < (uintptr_t)t[i]->stack_low; at += 4096)
+			cr_assert_not(is_mapped((void *)at), "guard");
 		cr_assert(is_mapped(t[i]->stack_low));
 		cr_assert(nu_thread_is_here(t[i]));
 		cr_assert_eq(t[i]->home_node, 0);
@@ -190,7 +192,7 @@ static void note_home(unsigned home, void *top)
 
 static void foreign(void)
 {
-	uintptr_t low = nu_layout.stack_base + nu_layout.stack_node_bytes + 5 * nu_layout.stack_bytes;
+	uintptr_t low = nu_layout.stack_base + nu_layout.stack_node_bytes + 5 * nu_layout.stack_slot_bytes;
 	struct nu_thread *t = nu_stack_thread(low), *own;
 	size_t live = sizeof(*t) + 5000;
 	static const struct nu_sched_ops ops = {.stack_home = note_home};
@@ -207,17 +209,17 @@ static void foreign(void)
 	t->home_node = 1;
 	nu_thread_free(t);
 	cr_assert_eq(home_node, 1);
-	cr_assert_eq((uintptr_t)home_top, low + nu_layout.stack_bytes);
+	cr_assert_eq((uintptr_t)home_top, low + nu_layout.stack_slot_bytes);
 	cr_assert_not(nu_thread_is_here(t));
-	cr_assert_not(is_mapped((void *)(low + 4096)));
+	cr_assert_not(is_mapped((char *)t - 4096));
 
 	/* One of ours that is lent, ends elsewhere and comes home, once. */
 	own = nu_thread_alloc(&user_proclet);
 	low = nu_stack_slot(own);
 	nu_stack_depart(own);
 	cr_assert_not(nu_thread_is_here(own));
-	nu_stack_returned((void *)(low + nu_layout.stack_bytes));
-	nu_stack_returned((void *)(low + nu_layout.stack_bytes));
+	nu_stack_returned((void *)(low + nu_layout.stack_slot_bytes));
+	nu_stack_returned((void *)(low + nu_layout.stack_slot_bytes));
 	cr_assert_eq(nu_stack_adopt(own, sizeof(*own)), -EINVAL, "not lent any more");
 }
 
@@ -255,7 +257,7 @@ Test(stack, used_up)
 {
 	/* layout_make() would undo it: started by hand. */
 	layout_make();
-	nu_layout.stack_node_bytes = 64 * nu_layout.stack_bytes;
+	nu_layout.stack_node_bytes = 64 * nu_layout.stack_slot_bytes;
 	nu_node.cores = 1;
 	nu_node.count = 1;
 	sem_init(&main_done, 0, 0);
