@@ -549,6 +549,36 @@ static void *move_pages(void *from, size_t len_bytes, int flags, void *to)
 	return (void *)syscall(SYS_mremap, from, len_bytes, len_bytes, flags, to);
 }
 
+/* Kernels before 5.7, and valgrind: home is unmapped by the move and mapped anew. -errno, and then nothing has moved. */
+static int move_and_map_anew(struct nu_extent *e, void *at)
+{
+	static atomic_bool said;
+	int err;
+
+	if (move_pages(e->home, e->len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED)
+		return -nu_sys_errno;
+	if (!atomic_exchange_explicit(&said, true, memory_order_relaxed))
+		nu_info("mremap has no MREMAP_DONTUNMAP here: a heap's extent costs a system call more");
+	if (mmap(e->home, e->len_bytes, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) == e->home)
+		return 0;
+	err = -nu_sys_errno;
+	NU_ASSERT(move_pages(at, e->len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, e->home) == e->home);
+	return err;
+}
+
+/* DONTUNMAP: the range at home stays ours, empty, and one mapping with its neighbours. */
+static int move_out(struct nu_extent *e, void *at)
+{
+	int err;
+
+	if (likely(move_pages(e->home, e->len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, at) !=
+		   MAP_FAILED))
+		return 0;
+	err = -nu_sys_errno;
+	return err == -EINVAL ? move_and_map_anew(e, at) : err;
+}
+
 int nu_extent_install(struct nu_extent *e, void *at)
 {
 	int err;
@@ -562,10 +592,8 @@ int nu_extent_install(struct nu_extent *e, void *at)
 		err = -EEXIST;
 		goto release_maps;
 	}
-	/* DONTUNMAP: the range at home stays ours, empty, and one mapping with its neighbours. */
-	if (move_pages(e->home, e->len_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, at) ==
-	    MAP_FAILED) {
-		err = -nu_sys_errno;
+	err = move_out(e, at);
+	if (err) {
 		nu_err("cannot install %zu KiB at %p: %s", e->len_bytes / NU_KIB, at, strerror(-err));
 		goto release_maps;
 	}

@@ -4,6 +4,7 @@
 
 #include <sched.h>
 #include <stdio.h>
+#include <sys/statvfs.h>
 #include <sys/timerfd.h>
 #include <ucp/api/ucp.h>
 #include <unistd.h>
@@ -12,6 +13,9 @@
 #define PROGRESS_MAX 32u
 #define STALL_TRIES  64u
 #define STALL_NAP_NS 1000000
+#define SHM_FOLDER   "/dev/shm"
+#define SHM_BYTES                                                                                            \
+	((uint64_t)9 << 19) /* that UCX's posix transport takes of it for a worker: 4.2 MiB, measured */
 
 struct worker {
 	ucp_worker_h h;
@@ -84,15 +88,32 @@ static bool may_use_shm(const char *tls)
 	return !tls;
 }
 
+/* Without room in its folder UCX's posix transport does not start, or stalls later; sysv needs no folder. */
+static bool has_shm_folder(void)
+{
+	uint64_t want = SHM_BYTES * nu_node.cores * nu_node.count, room = 0;
+	struct statvfs fs;
+
+	if (!access(SHM_FOLDER, W_OK | X_OK) && !statvfs(SHM_FOLDER, &fs) && !(fs.f_flag & ST_RDONLY))
+		room = (uint64_t)fs.f_bavail * fs.f_frsize;
+	if (room >= want)
+		return true;
+	nu_info("%s has %lu MiB to write to, the nodes' shared memory takes %lu: UCX's transport sysv is "
+		"used "
+		"in its place",
+		SHM_FOLDER, (unsigned long)(room / NU_MIB), (unsigned long)(want / NU_MIB));
+	return false;
+}
+
 static int configure(ucp_config_t *config, const char *transport, bool several_hosts)
 {
 	const char *tls = transport;
 	int err = 0;
 
 	if (!transport || !strcmp(transport, "auto"))
-		tls = NULL;
+		tls = getenv("UCX_TLS") || has_shm_folder() ? NULL : "^posix";
 	else if (!strcmp(transport, "shm"))
-		tls = "posix,sysv,self";
+		tls = has_shm_folder() ? "posix,sysv,self" : "sysv,self";
 	else if (!strcmp(transport, "tcp"))
 		tls = "tcp,self";
 	if (tls)
