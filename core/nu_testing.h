@@ -22,3 +22,14 @@ NU_API int __must_check nu_testing_fault(const char *rules);
 NU_API int64_t nu_testing_fault_hits(const char *point);
 /* Name of the @i-th point; NULL behind the last. */
 NU_API const char *nu_testing_fault_name(unsigned i);
+/* What the calling node holds now, to find what a death or a failure has leaked. */
+struct nu_testing_census {
+	uint64_t present;    /* proclets with a heap here, also those that move or end */
+	uint64_t notes;	     /* where proclets went */
+	uint64_t arriving;   /* announced, and not here yet */
+	uint64_t held;	     /* messages that wait for proclets */
+	uint64_t stacks;     /* in use here, whoever's they are */
+	uint64_t lent;	     /* ours, with threads that went elsewhere */
+	uint64_t pool_bytes; /* of extents that no proclet has */
+};
+NU_API void nu_testing_census(struct nu_testing_census *c_p);

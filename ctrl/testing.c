@@ -3,6 +3,34 @@
 #include "core/nu_testing.h"
 #include "ctrl/ctrl.h"
 
+static void count_one(struct nu_proclet *p, void *arg)
+{
+	struct nu_testing_census *c = arg;
+
+	nu_lock_acquire(&p->lock);
+	c->held += p->nheld;
+	if (p->state == NU_PROCLET_MOVED)
+		c->notes++;
+	else if (p->state == NU_PROCLET_ARRIVING)
+		c->arriving++;
+	else if (p->head)
+		c->present++;
+	for (unsigned i = 0; i < p->nextents; i++)
+		c->pool_bytes -= p->extents[i].len_bytes;
+	nu_lock_release(&p->lock);
+}
+
+NU_API void nu_testing_census(struct nu_testing_census *c_p)
+{
+	struct nu_pool_stats pool;
+	size_t here, lent;
+
+	nu_pool_stats(&pool);
+	nu_stacks_count(&here, &lent);
+	*c_p = (struct nu_testing_census){.stacks = here, .lent = lent, .pool_bytes = pool.used_bytes};
+	nu_proclet_for_each(count_one, c_p);
+}
+
 NU_API int nu_testing_read(unsigned node, void *local, const void *remote, size_t len_bytes)
 {
 	struct nu_piece piece = {local, (uint64_t)remote, len_bytes};

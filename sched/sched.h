@@ -211,6 +211,8 @@ void nu_stack_depart(struct nu_thread *t_addr);
 void nu_thread_arrived(struct nu_thread *t, struct nu_proclet *p);
 /* A stack of ours ended elsewhere and comes home. Any core. */
 void nu_stack_returned(void *stack_top);
+/* Stacks in use on this node, and its own ones whose threads are elsewhere. For tests. */
+void nu_stacks_count(size_t *here_p, size_t *lent_p);
 /* Whether @t is the address of a control block that is mapped here now (a peer's word is checked with it). */
 bool nu_thread_is_here(const struct nu_thread *t);
 

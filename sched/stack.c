@@ -47,6 +47,7 @@ static struct {
 		part_next;	      /* this node's part; what lies above part_next was never mapped */
 	struct nu_thread *hot, *cold; /* free, linked by their `joiner` */
 	unsigned nhot;
+	atomic_uint nforeign; /* other nodes' stacks that are here */
 	bool said_full;
 } stacks;
 
@@ -283,6 +284,7 @@ void nu_thread_free(struct nu_thread *t)
 	unsigned home = t->home_node;
 
 	slot_unmap(low);
+	atomic_fetch_sub_explicit(&stacks.nforeign, 1, memory_order_relaxed);
 	if (nu_sched.ops.stack_home)
 		nu_sched.ops.stack_home(home, (void *)(low + slot_bytes()));
 }
@@ -330,6 +332,7 @@ int nu_stack_adopt(struct nu_thread *t, size_t live_bytes)
 			       (low - nu_layout.stack_base) / nu_layout.stack_node_bytes, low, -err);
 			return err == -EEXIST ? err : -ENOMEM;
 		}
+		atomic_fetch_add_explicit(&stacks.nforeign, 1, memory_order_relaxed);
 	}
 	/* Backed now: the bytes come while the proclet stands still. Pages that this fails for are faulted in later. */
 	from = ((uintptr_t)(t + 1) - live_bytes) & ~(uintptr_t)(PAGE - 1);
@@ -354,6 +357,7 @@ void nu_stack_depart(struct nu_thread *t)
 	if (!is_ours(low)) {
 		atomic_store_explicit(slot, SLOT_FREE, memory_order_release);
 		slot_unmap(low);
+		atomic_fetch_sub_explicit(&stacks.nforeign, 1, memory_order_relaxed);
 		return;
 	}
 	/* Before it is lent: then it may be somebody else's at once. */
@@ -389,4 +393,18 @@ bool nu_thread_is_here(const struct nu_thread *t)
 
 	return low && nu_stack_thread(low) == t &&
 	       atomic_load_explicit(&stacks.table[slot_index(low)], memory_order_acquire) == SLOT_HERE;
+}
+
+void nu_stacks_count(size_t *here_p, size_t *lent_p)
+{
+	size_t first = slot_index(stacks.part_low), end = slot_index(stacks.part_next);
+
+	*here_p = atomic_load_explicit(&stacks.nforeign, memory_order_relaxed);
+	*lent_p = 0;
+	for (size_t i = first; i < end; i++) {
+		uint8_t state = atomic_load_explicit(&stacks.table[i], memory_order_relaxed);
+
+		*here_p += state == SLOT_HERE || state == SLOT_BACK;
+		*lent_p += state == SLOT_LENT;
+	}
 }
