@@ -17,16 +17,16 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#define NODES	4u
-#define SOURCE	1u
-#define DEST	2u
-#define BY	3u
-#define KEYS	16u
-#define KEY_OUT 15u
-#define BOUND_US 15000000u /* for everything that must happen; seen in milliseconds */
-#define STEP_US	 1000u
+#define NODES		4u
+#define SOURCE		1u
+#define DEST		2u
+#define BY		3u
+#define KEYS		16u
+#define KEY_OUT		15u
+#define BOUND_US	15000000u /* for everything that must happen; seen in milliseconds */
+#define STEP_US		1000u
 #define SUBJECT_THREADS 4u
-#define DRAINED 5u
+#define DRAINED		5u
 
 enum kind { NONE, KILL, STOP, ERROR };
 static enum kind kind;
@@ -350,7 +350,8 @@ static void arm(void)
 	for (unsigned n = 0; fault_rules && n < NODES; n++) {
 		int err = 0, ret = agent_arm(agents[n], nu_str(fault_rules), &err);
 
-		CHECK_MSG(!ret || (ret == -EHOSTDOWN && kind == KILL), "arming node %u: %s", n, nu_strerror(ret));
+		CHECK_MSG(!ret || (ret == -EHOSTDOWN && kind == KILL), "arming node %u: %s", n,
+			  nu_strerror(ret));
 		CHECK_IS(err, 0);
 	}
 }
@@ -447,7 +448,8 @@ static void check_counts(const char *who, const struct tally *t, uint64_t counte
 {
 	CHECK_MSG(counted >= t->acked && counted <= t->acked + t->unknown,
 		  "%s: %lu calls counted, %lu answered, %lu in doubt", who, counted, t->acked, t->unknown);
-	CHECK_MSG(!t->wrong, "%s: %lu calls failed with an errno that a death does not explain", who, t->wrong);
+	CHECK_MSG(!t->wrong, "%s: %lu calls failed with an errno that a death does not explain", who,
+		  t->wrong);
 	CHECK_MSG(kind == KILL || !t->unknown, "%s: %lu calls failed though nobody died", who, t->unknown);
 }
 
@@ -481,8 +483,8 @@ static bool as_before(unsigned n, struct census *c)
 {
 	const struct census *b = &before[n];
 
-	return !agent_census(agents[n], c) && c->present == b->present && !c->notes && !c->arriving && !c->held &&
-	       c->stacks <= b->stacks + 1 && c->lent <= b->lent && c->pool_bytes <= b->pool_bytes;
+	return !agent_census(agents[n], c) && c->present == b->present && !c->notes && !c->arriving &&
+	       !c->held && c->stacks <= b->stacks + 1 && c->lent <= b->lent && c->pool_bytes <= b->pool_bytes;
 }
 
 static void check_nothing_left(void)
@@ -498,10 +500,11 @@ static void check_nothing_left(void)
 		while (!(ok = as_before(n, &c)) && nu_now_us() < end)
 			nu_sleep_us(STEP_US);
 		CHECK_MSG(ok,
-			  "node %u has %lu proclets (had %lu), %lu notes, %lu arriving, %lu held, %lu stacks (%lu), "
+			  "node %u has %lu proclets (had %lu), %lu notes, %lu arriving, %lu held, %lu stacks "
+			  "(%lu), "
 			  "%lu lent (%lu), %lu KiB of nobody (%lu)",
-			  n, c.present, b->present, c.notes, c.arriving, c.held, c.stacks, b->stacks, c.lent, b->lent,
-			  c.pool_bytes >> 10, b->pool_bytes >> 10);
+			  n, c.present, b->present, c.notes, c.arriving, c.held, c.stacks, b->stacks, c.lent,
+			  b->lent, c.pool_bytes >> 10, b->pool_bytes >> 10);
 	}
 }
 
@@ -511,7 +514,8 @@ static void check_all_works(void)
 	for (unsigned n = 0; n < NODES; n++) {
 		struct peer_ref p = {{0}};
 		uint64_t count = 0;
-		int ret = peer_create(&(struct nu_options){.node = NU_NODE(n), .capacity_bytes = 1 << 20}, &p);
+		int ret =
+			peer_create(&(struct nu_options){.node = NU_NODE(n), .capacity_bytes = 1 << 20}, &p);
 
 		CHECK_IS(ret, dead[n] ? -EHOSTDOWN : 0);
 		if (ret)
@@ -530,8 +534,8 @@ static bool check_place(struct nu_ref ref, const char *what)
 {
 	int at = nu_locate(ref);
 
-	CHECK_MSG(at == -EHOSTDOWN ? kind == KILL : at >= 0 && at < (int)NODES && !dead[at], "%s is at %d", what,
-		  at);
+	CHECK_MSG(at == -EHOSTDOWN ? kind == KILL : at >= 0 && at < (int)NODES && !dead[at], "%s is at %d",
+		  what, at);
 	return at >= 0;
 }
 
@@ -602,7 +606,8 @@ static void move(void)
 	if (kind == ERROR)
 		CHECK_IS(ret, -(int)arg);
 	else
-		CHECK_MSG(!ret || (kind == KILL && (ret == -EHOSTDOWN || (ret == -EIO && strstr(fault_rules, "error=5")))),
+		CHECK_MSG(!ret || (kind == KILL &&
+				   (ret == -EHOSTDOWN || (ret == -EIO && strstr(fault_rules, "error=5")))),
 			  "the move: %s", nu_strerror(ret));
 	await_fault();
 	disarm();
