@@ -172,6 +172,9 @@ void nu_stacks_fini(void);
 uintptr_t nu_stack_slot(const void *addr);
 struct nu_thread *nu_stack_thread(uintptr_t slot_low);
 
+/* Memory that will be a stack, for as long as the process lives; valgrind.c or valgrind_stub.c. */
+void nu_valgrind_stack(void *low, size_t len_bytes);
+
 /* ---- timer.c ---- */
 int nu_timers_init(struct nu_core *c);
 void nu_timers_fini(struct nu_core *c);

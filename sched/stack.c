@@ -154,6 +154,7 @@ static int grow(void)
 		err = slot_map(stacks.part_next);
 		if (err)
 			break;
+		nu_valgrind_stack((void *)stack_low(stacks.part_next), nu_layout.stack_bytes);
 		t->joiner = stacks.cold;
 		stacks.cold = t;
 		stacks.part_next += slot_bytes();

@@ -258,7 +258,7 @@ def a_preloaded_library_and_a_perturbed_malloc():
 
 def valgrind():
     need("valgrind")
-    r = run(["valgrind", "-q", ACCUMULATOR], env=ENV, apart=True, timeout=120)
+    r = run(["valgrind", "--error-exitcode=9", "-q", ACCUMULATOR], env=ENV, apart=True, timeout=120)
     r.must(0)
     assert r.out == RIGHT, r.out + r.err
     launched = run(["valgrind", "-q", LAUNCH, "-n", "2", ACCUMULATOR], env=ENV, timeout=120)
