@@ -138,6 +138,29 @@ static uintptr_t skip_got(uintptr_t start, uintptr_t end)
 	return NU_ALIGN_UP(got_end, page);
 }
 
+/* The program's writable data, but for what @on must leave writable. */
+static unsigned find_globals(struct range *found, bool on)
+{
+	struct dl_phdr_info info = nu_image_program();
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < info.dlpi_phnum && n < RANGES_MAX; i++) {
+		const ElfW(Phdr) *ph = &info.dlpi_phdr[i];
+		uintptr_t start = info.dlpi_addr + ph->p_vaddr, end = start + ph->p_memsz;
+
+		if (ph->p_type != PT_LOAD || !(ph->p_flags & PF_W))
+			continue;
+		start = relro_end(&info, start, end);
+		end = NU_ALIGN_UP(end, page);
+		if (on)
+			start = skip_got(start, end);
+		if (start < end)
+			found[n++] = (struct range){start, end};
+	}
+	return n;
+}
+
 /*
  * Some variables of the C library live in the program's .bss when the program names them (copy relocations): `environ`
  * (written by setenv), `optind`, `optarg` (getopt), `stdout` and its like (freopen), `timezone`, `tzname`, `daylight`
@@ -146,36 +169,30 @@ static uintptr_t skip_got(uintptr_t start, uintptr_t end)
  */
 int nu_image_protect(bool on)
 {
-	struct dl_phdr_info info = nu_image_program();
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-	unsigned n = 0;
+	struct range found[RANGES_MAX] = {0};
+	unsigned n;
 
 	if ((uintptr_t)__start_nu_text != (uintptr_t)__stop_nu_text) {
 		nu_info("globals are not write-protected: libnu is linked statically, its data lies among "
 			"them");
 		return 0;
 	}
-	for (unsigned i = 0; i < info.dlpi_phnum; i++) {
-		const ElfW(Phdr) *ph = &info.dlpi_phdr[i];
-		uintptr_t start = info.dlpi_addr + ph->p_vaddr, end = start + ph->p_memsz;
-		if (ph->p_type != PT_LOAD || !(ph->p_flags & PF_W))
-			continue;
-		start = relro_end(&info, start, end);
-		end = NU_ALIGN_UP(end, page);
-		if (on)
-			start = skip_got(start, end);
-		if (start >= end)
-			continue;
-		if (mprotect((void *)start, end - start, on ? PROT_READ : PROT_READ | PROT_WRITE)) {
+	n = find_globals(found, on);
+	if (on) { /* first: linked into a test, these are among what is protected */
+		memcpy(guarded, found, sizeof(guarded));
+		atomic_store_explicit(&nguarded, n, memory_order_release);
+	}
+	for (unsigned i = 0; i < n; i++) {
+		if (mprotect((void *)found[i].start, found[i].end - found[i].start,
+			     on ? PROT_READ : PROT_READ | PROT_WRITE)) {
 			int err = -nu_sys_errno;
-			nu_err("cannot write-protect the program's data %p-%p: %s", (void *)start,
-			       (void *)end, strerror(-err));
+			nu_err("cannot write-protect the program's data %p-%p: %s", (void *)found[i].start,
+			       (void *)found[i].end, strerror(-err));
 			return err;
 		}
-		if (on && n < RANGES_MAX)
-			guarded[n++] = (struct range){start, end};
 	}
-	atomic_store_explicit(&nguarded, n, memory_order_release);
+	if (!on)
+		atomic_store_explicit(&nguarded, 0, memory_order_release);
 	return 0;
 }
 

@@ -120,8 +120,9 @@ static void print_layout(FILE *f)
 
 	fprintf(f, "page size %ld\n", sysconf(_SC_PAGESIZE));
 	fprintf(f, "segments at 0x%lx bytes 0x%zx\n", (unsigned long)l->seg_base, l->seg_region_bytes);
-	fprintf(f, "stacks at 0x%lx bytes 0x%zx each 0x%zx of 0x%zx node 0x%zx\n", (unsigned long)l->stack_base,
-		l->stack_region_bytes, l->stack_bytes, l->stack_slot_bytes, l->stack_node_bytes);
+	fprintf(f, "stacks at 0x%lx bytes 0x%zx each 0x%zx of 0x%zx node 0x%zx\n",
+		(unsigned long)l->stack_base, l->stack_region_bytes, l->stack_bytes, l->stack_slot_bytes,
+		l->stack_node_bytes);
 }
 
 int nu_image_digest(uint64_t *digest_p, char **text_p)

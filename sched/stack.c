@@ -88,9 +88,12 @@ int nu_stacks_init(void)
 	size_t bytes = nu_layout.stack_bytes, slot = nu_layout.stack_slot_bytes;
 
 	if (bytes < 4 * PAGE || bytes & (bytes - 1) || slot < 2 * bytes || slot & (slot - 1) ||
-	    nu_layout.stack_node_bytes < slot) {
-		nu_err("stacks: of %zu bytes, one every %zu: want powers of two, of at least %u", bytes, slot,
-		       4 * PAGE);
+	    nu_layout.stack_node_bytes < slot ||
+	    nu_layout.stack_node_bytes > nu_layout.stack_region_bytes / (nu_node.self + 1)) {
+		nu_err("stacks: of %zu bytes, one every %zu: want powers of two, of at least %u, in node "
+		       "%u's part "
+		       "of the region",
+		       bytes, slot, 4 * PAGE, nu_node.self);
 		return -EINVAL;
 	}
 	memset(&stacks, 0, sizeof(stacks));

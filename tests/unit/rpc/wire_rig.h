@@ -266,8 +266,8 @@ static void node_main(const struct setup *s, unsigned self, int pipes[NODES_MAX]
 	current = s;
 	CHECK(!pipe(done_pipe));
 	leave_arena();
-	CHECK(!nu_layout_init());
 	node_init(self, s->nodes, s->cores);
+	CHECK(!nu_layout_init()); /* parts the stacks' region among the nodes */
 	CHECK(!nu_wire_init(&s->wire));
 	s->handlers();
 	exchange(self, s->nodes, pipes);
