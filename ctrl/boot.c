@@ -109,8 +109,10 @@ static int exchange_wait(void *all[], size_t lens[])
 		int err = receive_message(&head, &payload, max, deadline_ns);
 		if (err)
 			return err == -EPIPE ? -EHOSTDOWN : err;
-		if (head.type == NU_BOOT_END)
+		if (head.type == NU_BOOT_END) {
+			free(payload);
 			_exit(head.arg); /* the job ended while it started; the launcher has said why */
+		}
 		if (head.type == NU_BOOT_DEAD) {
 			if ((unsigned)head.arg < nu_node.count)
 				died_early[head.arg] = true;

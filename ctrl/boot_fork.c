@@ -116,8 +116,16 @@ static void __attribute__((noreturn, format(printf, 2, 3))) seed_fail(int fd, co
 	_exit(1);
 }
 
+#define START_TIMEOUT_NS 10000000000u /* nu_launch has sent all of it before the exec */
+/* Whoever holds its other end would not show it to anybody. */
+static void __attribute__((noreturn)) seed_silence(void)
+{
+	fprintf(stderr, "nu: the socket that " NU_BOOT_ENV " names is silent: no nu_launch has made it\n");
+	_exit(1);
+}
+
 /* Descriptors come with the first byte of their message; each call takes exactly one message. */
-static void seed_receive_fds(int fd, struct node_fds *fds, unsigned count)
+static void seed_receive_fds(int fd, struct node_fds *fds, unsigned count, uint64_t deadline_ns)
 {
 	union {
 		char buf[CMSG_SPACE(sizeof(int) * 3 * NU_BOOT_FDS_PER)];
@@ -131,8 +139,10 @@ static void seed_receive_fds(int fd, struct node_fds *fds, unsigned count)
 				     .msg_control = control.buf,
 				     .msg_controllen = sizeof(control.buf)};
 		ssize_t n;
+		if (wait_readable(fd, deadline_ns))
+			seed_silence();
 		do {
-			n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_WAITALL);
+			n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 		} while (n < 0 && errno == EINTR);
 		if (n == 0)
 			_exit(1); /* the launcher is gone */
@@ -141,7 +151,8 @@ static void seed_receive_fds(int fd, struct node_fds *fds, unsigned count)
 			seed_fail(fd, "RLIMIT_NOFILE is too low: %u nodes need %u descriptors (ulimit -n)",
 				  count, 3 * count);
 		if (n != sizeof(head) || head.type != NU_BOOT_FDS || head.arg <= 0 || !c ||
-		    c->cmsg_type != SCM_RIGHTS || (unsigned)head.arg > count - have ||
+		    c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
+		    (unsigned)head.arg > count - have ||
 		    c->cmsg_len != CMSG_LEN(sizeof(struct node_fds) * (unsigned)head.arg))
 			seed_fail(fd, "nu_launch's descriptors came out of order: is it of another version?");
 		memcpy(&fds[have], CMSG_DATA(c), sizeof(*fds) * (unsigned)head.arg);
@@ -210,14 +221,19 @@ static void seed_run(int fd)
 	struct nu_boot_hello hello;
 	struct stat st;
 	int32_t pids[1 + NU_MAX_NODES];
+	uint64_t deadline_ns = clock_ns() + START_TIMEOUT_NS;
+	int err;
 
-	if (nu_boot_read(fd, &head, sizeof(head), 0))
-		_exit(1);
+	err = nu_boot_read(fd, &head, sizeof(head), deadline_ns);
+	if (err == -EPIPE)
+		_exit(1); /* the launcher is gone */
+	if (err)
+		seed_silence();
 	if (head.type != NU_BOOT_HELLO || head.len_bytes != sizeof(hello) ||
-	    nu_boot_read(fd, &hello, sizeof(hello), 0) || hello.version != NU_BOOT_VERSION || !hello.count ||
-	    hello.count > NU_MAX_NODES || !hello.cores || hello.cores > NU_MAX_CORES)
+	    nu_boot_read(fd, &hello, sizeof(hello), deadline_ns) || hello.version != NU_BOOT_VERSION ||
+	    !hello.count || hello.count > NU_MAX_NODES || !hello.cores || hello.cores > NU_MAX_CORES)
 		seed_fail(fd, "nu_launch and libnu are of different versions");
-	seed_receive_fds(fd, fds, hello.count);
+	seed_receive_fds(fd, fds, hello.count, deadline_ns);
 	/* A fork copies the calling thread alone: a thread that a library has started would be missing in every node. */
 	if (!stat("/proc/self/task", &st) && st.st_nlink > 3)
 		seed_fail(fd,

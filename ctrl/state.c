@@ -230,11 +230,12 @@ static void doubt_or_lose(struct nu_ctrl *c, struct nu_ctrl_proclet *e, unsigned
 int nu_ctrl_node_dead(struct nu_ctrl *c, unsigned node)
 {
 	int ret = nu_ctrl_node_status(c, node);
-	struct nu_ctrl_node *n = &c->nodes[node];
 	struct nu_ctrl_proclet *e;
+	struct nu_ctrl_node *n;
 
 	if (ret)
 		return ret == -EHOSTDOWN ? 0 : ret;
+	n = &c->nodes[node];
 	n->state = NU_NODE_DEAD;
 	c->alive[node / 64] &= ~((uint64_t)1 << node % 64);
 	while (n->heads[NU_CTRL_AT] != NU_CTRL_NONE) {

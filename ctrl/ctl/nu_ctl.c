@@ -22,6 +22,7 @@
 #define TIME_OUT_S   30
 #define JOB_QUERY_MS 2000
 #define JOBS_MAX     256
+#define JOB_FORMAT   "%d\t%u\t%u\t%15[^\t]\t%lld\t%n" /* what "job" is answered with */
 
 struct job_name {
 	unsigned uid;
@@ -71,7 +72,7 @@ static int64_t now_ms(void)
 /* ---- what there is ---- */
 
 /* Other users' jobs are left out unless we are root. */
-static unsigned find_jobs(struct job_name *jobs)
+static unsigned find_jobs(struct job_name *jobs, int wanted)
 {
 	FILE *f = fopen("/proc/net/unix", "re");
 	char line[512];
@@ -86,7 +87,8 @@ static unsigned find_jobs(struct job_name *jobs)
 		if (!at || sscanf(line, "%*s %*s %*s %15s", flags) != 1 || strcmp(flags, "00010000") ||
 		    sscanf(at, " @" NU_BOOT_CTL_NAME "%c", &j.uid, &j.pid, &end) != 3 || end != '\n')
 			continue;
-		if (getuid() == 0 || j.uid == getuid())
+		/* Anybody may fill the table with names that look like ours: the one that is wanted is still found. */
+		if ((getuid() == 0 || j.uid == getuid()) && (!wanted || j.pid == wanted))
 			jobs[count++] = j;
 	}
 	fclose(f);
@@ -178,7 +180,7 @@ static char *ask(int fd, const char *command, int timeout_ms, int *status_p, con
 static int list_jobs(void)
 {
 	struct job_name jobs[JOBS_MAX];
-	unsigned count = find_jobs(jobs);
+	unsigned count = find_jobs(jobs, 0);
 	printf("%8s %8s %6s %6s %-10s %8s %s\n", "PID", "UID", "NODES", "ALIVE", "STATE", "AGE_S", "PROGRAM");
 	for (unsigned i = 0; i < count; i++) {
 		char why[128], state[16];
@@ -187,8 +189,7 @@ static int list_jobs(void)
 		long long age;
 		int status = 0, pid, used = 0, fd = job_connect(&jobs[i], why, sizeof(why));
 		char *text = fd < 0 ? NULL : ask(fd, "job", JOB_QUERY_MS, &status, &reason);
-		if (text && sscanf(text, "%d\t%u\t%u\t%15[^\t]\t%lld\t%n", &pid, &nodes, &alive, state, &age,
-				   &used) == 5)
+		if (text && sscanf(text, JOB_FORMAT, &pid, &nodes, &alive, state, &age, &used) == 5)
 			printf("%8d %8u %6u %6u %-10s %8lld %s\n", jobs[i].pid, jobs[i].uid, nodes, alive,
 			       state, age, text + used);
 		else
@@ -254,7 +255,7 @@ static const struct command *check(int argc, char **argv)
 static struct job_name choose_job(int wanted)
 {
 	struct job_name jobs[JOBS_MAX];
-	unsigned count = find_jobs(jobs);
+	unsigned count = find_jobs(jobs, wanted);
 	for (unsigned i = 0; wanted && i < count; i++) {
 		if (jobs[i].pid == wanted)
 			return jobs[i];

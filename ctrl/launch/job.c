@@ -263,11 +263,17 @@ static void on_seed_message(void *arg, const struct nu_boot_head *head, const ch
 		on_fail(job, "", "libnu of the program and nu_launch are of different versions");
 		return;
 	}
-	memcpy(&pid, payload, sizeof(pid));
-	job->seed_pid = pid;
-	for (unsigned n = 0; n < job->count; n++) {
-		memcpy(&pid, payload + (1 + n) * sizeof(pid), sizeof(pid));
-		job->nodes[n].pid = pid;
+	for (unsigned n = 0; n <= job->count; n++) {
+		memcpy(&pid, payload + n * sizeof(pid), sizeof(pid));
+		if (pid <= 1) {
+			on_fail(job, "",
+				"the program says that it has a process with a number that none has");
+			return;
+		}
+		if (n)
+			job->nodes[n - 1].pid = pid;
+		else
+			job->seed_pid = pid;
 	}
 	/* It waits for RELEASE, so the pid is still its own. Its end, not the socket's, says that the nodes are ours. */
 	job->seed_pidfd = (int)syscall(SYS_pidfd_open, job->seed_pid, 0);
@@ -284,6 +290,21 @@ void job_on_seed(struct job *job)
 		conn_close(&job->seed);
 }
 
+static bool is_child(pid_t pid)
+{
+	siginfo_t info;
+	return !waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
+}
+
+static bool is_double(const struct job *job, unsigned node)
+{
+	for (unsigned n = 0; n < node; n++) {
+		if (job->nodes[n].pid == job->nodes[node].pid)
+			return true;
+	}
+	return false;
+}
+
 /* The nodes are our children now: let them go on. */
 void job_on_seed_exit(struct job *job)
 {
@@ -293,6 +314,13 @@ void job_on_seed_exit(struct job *job)
 	conn_close(&job->seed);
 	if (job->ending)
 		return;
+	for (unsigned n = 0; n < job->count; n++) {
+		/* Signals go to what it says, so it is made sure of; one that has died is a child still. */
+		if (!is_child(job->nodes[n].pid) || is_double(job, n)) {
+			on_fail(job, "", "a process that the program says is a node is none of ours");
+			return;
+		}
+	}
 	job->phase = JOB_RUN;
 	job->warn_at_ms = 0;
 	job->alive = job->count;

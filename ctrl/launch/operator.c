@@ -13,7 +13,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define SILENT_MS 5000 /* for a client to say what it wants; how long it waits is its own affair */
+#define SILENT_MS   5000  /* for a client to say what it wants; how long it waits is its own affair */
+#define READ_MS	    30000 /* for it to read the answer and leave */
+#define ACCEPTS_MAX 32	  /* at a time: who floods us with connections does not keep us from the nodes */
 
 struct client {
 	struct conn conn;
@@ -52,6 +54,7 @@ static void client_close(struct client *c)
 static void answer(struct client *c, int status, const char *text, size_t len)
 {
 	c->answered = true;
+	c->gone_at_ms = launch_now_ms() + READ_MS;
 	conn_send(&c->conn, NU_BOOT_ANSWER, status, 0, text, len);
 }
 
@@ -90,19 +93,35 @@ static void on_ask(void *arg, const struct nu_boot_head *head, const char *paylo
 	}
 }
 
+/* When all are taken, one that has not said anything makes room: who only connects keeps nobody out. */
+static struct client *client_slot(void)
+{
+	struct client *silent = NULL;
+	for (unsigned i = 0; i < OPERATORS_MAX; i++) {
+		struct client *c = &clients[i];
+		if (!c->used)
+			return c;
+		if (!c->asked && (!silent || c->gone_at_ms < silent->gone_at_ms))
+			silent = c;
+	}
+	if (silent)
+		client_close(silent);
+	return silent;
+}
+
 void operator_accept(struct job *job, int listener)
 {
-	for (;;) {
+	for (unsigned n = 0; n < ACCEPTS_MAX; n++) {
 		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0)
 			return;
 		struct ucred who;
 		socklen_t len = sizeof(who);
 		struct client *c = NULL;
-		for (unsigned i = 0; i < OPERATORS_MAX && !c; i++)
-			c = clients[i].used ? NULL : &clients[i];
-		if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) ||
-		    (who.uid != getuid() && who.uid != 0)) {
+		if (!getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) &&
+		    (who.uid == getuid() || who.uid == 0))
+			c = client_slot();
+		if (!c) {
 			close(fd); /* a stranger, or too many at once */
 			continue;
 		}
