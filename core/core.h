@@ -476,6 +476,13 @@ enum nu_stat {
 	NU_STAT_MOVE_BYTES,
 	NU_STAT_BAD_MESSAGES,
 	NU_STAT_STALE_CALLS,
+	/* Connections that outlive their endpoints: batches kept until acknowledged, no longer kept, sent again, and not
+	 * taken because they were (or one before them was not); endpoints that broke. */
+	NU_STAT_BATCHES_KEPT,
+	NU_STAT_BATCHES_SETTLED,
+	NU_STAT_BATCHES_RESENT,
+	NU_STAT_BATCHES_REFUSED,
+	NU_STAT_CONNS_BROKEN,
 	/* Pauses by what the thread was doing; a test asserts that each was hit. */
 	NU_STAT_PAUSE_RUNNING,
 	NU_STAT_PAUSE_RUNNABLE,

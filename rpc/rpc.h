@@ -7,7 +7,7 @@
 
 #include "sched/sched.h"
 
-/* ---- the wire: wire.c, ucx.c ---- */
+/* ---- the wire: wire.c conn.c session.c, over ucx.c or tcp.c ---- */
 
 enum nu_msg_type {
 	NU_MSG_CALL = 1, /* to a proclet: run a method */
@@ -93,7 +93,7 @@ struct nu_wire_options {
 /* A key for @purpose from the job's secret, which does not show in it. key.c */
 uint64_t nu_siphash(const uint8_t key[16], const void *data, size_t len_bytes);
 uint64_t nu_key_derive(const uint8_t secret[32], const char *purpose);
-/* Makes the UCX context and one worker per core; before nu_sched_start (adds its poller). */
+/* Makes the link and one worker per core; before nu_sched_start (adds its poller). */
 int __must_check nu_wire_init(const struct nu_wire_options *o);
 void nu_wire_fini(void);
 /* This node's worker addresses as one blob (malloc'ed), to be given to all others before the first message. */
@@ -101,9 +101,6 @@ int __must_check nu_wire_address(void **blob_p, size_t *len_p);
 int __must_check nu_wire_set_peer(unsigned node, const void *blob, size_t len);
 /* The node has been declared dead: connections are closed, waiters for credits fail. Any core. */
 void nu_wire_peer_dead(unsigned node);
-/* @fn is told when the connection to a node broke though nobody had called it dead: messages on it are lost until
- * membership decides. Scheduler context of a core; once per connection. */
-void nu_wire_set_broken(void (*fn)(unsigned node));
 /* What UCX chose for the calling core's connection to @node, as text ("posix/memory", "tcp/lo"), or -ENOTCONN. */
 int __must_check nu_wire_transport(unsigned node, char *buf, size_t len);
 

@@ -61,28 +61,40 @@ int nu_ref_change(uint64_t target, uint64_t holder, int64_t n);
 
 /* ---- the wire below calls: wire.c batches messages, credit.c counts calls, ucx.c carries batches ---- */
 
-#define NU_BATCH_MAGIC	   0x3162754eu
-#define NU_BATCH_BYE	   1u /* the sender closes this connection on purpose */
+#define NU_BATCH_MAGIC	   0x3262754eu
+#define NU_BATCH_BYE	   1u  /* the sender closes this connection on purpose */
+#define NU_BATCH_ACK	   2u  /* .ack and .ack_core hold */
+#define NU_BATCH_AGAIN	   4u  /* with ACK: a batch is missing, send again from behind .ack */
+#define NU_BATCH_ASK	   8u  /* acknowledge now */
+#define NU_BATCH_ANSWER	   16u /* with ACK: because it was asked for */
+#define NU_BATCH_FLAGS	   31u
 #define NU_BATCH_MAX_BYTES (sizeof(struct nu_batch) + sizeof(struct nu_msg) + NU_MESSAGE_MAX_BYTES)
 
-/* In front of each batch: one UCX active message. Messages follow, each 8-aligned. Little endian. */
+/* In front of each batch. Messages follow, each 8-aligned. Little endian. */
 struct nu_batch {
 	uint32_t magic;
 	uint32_t len_bytes; /* of the whole batch */
 	uint64_t key;	    /* of the job: what lacks it comes from a stranger */
+	uint64_t seq;	    /* of the sending core's session with the receiving node, from 1; 0: in none */
+	uint64_t ack;	    /* last batch taken of the session of the receiver's core .ack_core */
 	uint32_t credits;   /* calls of the receiving node that the sender has accepted */
 	uint32_t flags;
 	uint16_t node; /* that sends it */
 	uint16_t core;
-	uint32_t spare; /* 0 */
+	uint16_t ack_core;
+	uint16_t spare; /* 0 */
 };
-_Static_assert(sizeof(struct nu_batch) == 32, "wire format");
+_Static_assert(sizeof(struct nu_batch) == 48, "wire format");
 
-/* Memory of one outgoing batch, kept until UCX has sent it. */
+/* Memory of one outgoing batch, kept until the link has sent it, or the peer has acknowledged it. */
 struct nu_buf {
 	struct nu_buf *next;
 	struct nu_conn *conn;
+	void *ep; /* that it was last given to */
 	unsigned core;
+	bool busy;    /* the link holds it */
+	bool dropped; /* while busy: nobody else wants it any more */
+	bool sent;    /* once at least */
 	size_t len_bytes, cap_bytes;
 	char data[] __attribute__((aligned(16)));
 };
@@ -90,10 +102,12 @@ struct nu_buf {
 /* Takes a received batch apart and hands its messages to their handlers. @own: from this node's own queue. Return:
  * messages handled, or -EBADMSG after the first bad byte (counted; the rest is dropped). @data is 8-aligned. */
 int nu_wire_receive(unsigned core, const void *data, size_t len, bool own);
-/* A batch that nu_ucx_send() kept has left (0), or never will (-errno). On its core. */
+/* A batch that the link kept has left (0), or never will (-errno). On its core. */
 void nu_wire_sent(struct nu_buf *b, int err);
-/* The connection's endpoint failed. On its core, inside nu_ucx_progress(). */
-void nu_wire_broken(struct nu_conn *c, int err);
+/* The connection's endpoint failed. On its core, inside the link's progress; nothing if it has another by now. */
+void nu_wire_broken(struct nu_conn *c, void *ep, int err);
+/* The endpoint takes batches again. */
+void nu_wire_writable(struct nu_conn *c);
 
 int __must_check nu_credit_init(unsigned window);
 void nu_credit_fini(void);
@@ -107,25 +121,6 @@ void nu_credit_peer_dead(unsigned node);
 /* wire.c, for credit.c: the calling core makes a batch to @node at its next flush even if it holds no message. */
 void nu_wire_touch(unsigned node);
 bool nu_wire_is_dead(unsigned node);
-
-/* Each is called on the core's own kernel thread, or before it runs and after it has ended. */
-int __must_check nu_ucx_init(const char *transport, bool several_hosts);
-void nu_ucx_fini(void);
-int __must_check nu_ucx_worker_create(unsigned core);
-void nu_ucx_worker_destroy(unsigned core);
-/* The worker's address, malloc'ed. */
-int __must_check nu_ucx_address(unsigned core, void **addr_p, size_t *len_p);
-int __must_check nu_ucx_connect(unsigned core, const void *peer_address, struct nu_conn *c, void **ep_p);
-/* 0: sent, the buffer is the caller's again; 1: kept until nu_wire_sent(); -errno: not sent, the caller's again. */
-int nu_ucx_send(void *ep, struct nu_buf *b);
-/* Return: messages and ends of sends that were handled. */
-unsigned nu_ucx_progress(unsigned core);
-int nu_ucx_arm(unsigned core);
-/* Starts to close, without regard for what is under way; @ep is gone for the caller. */
-void nu_ucx_close(unsigned core, void *ep);
-/* Waits until all that was sent has left and every close is done, at most @timeout_ns. */
-int nu_ucx_drain(unsigned core, uint64_t timeout_ns);
-int __must_check nu_ucx_transport(void *ep, char *buf, size_t len);
 
 static inline uint64_t nu_mix(uint64_t a, uint64_t b)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* UCX below the wire: one context, a worker per core, endpoints. Nothing of UCX is seen above this file. */
-#include "rpc/rpc_int.h"
+#include "rpc/wire_int.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -127,8 +127,9 @@ static int configure(ucp_config_t *config, const char *transport, bool several_h
 	return err;
 }
 
-int nu_ucx_init(const char *transport, bool several_hosts)
+static int ucx_init(const struct nu_wire_options *o)
 {
+	const char *transport = o ? o->transport : NULL;
 	ucp_params_t params = {
 		.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED |
 			      UCP_PARAM_FIELD_ESTIMATED_NUM_EPS,
@@ -150,7 +151,7 @@ int nu_ucx_init(const char *transport, bool several_hosts)
 		nu_err("UCX's configuration cannot be read: %s", ucs_status_string(st));
 		return to_errno(st);
 	}
-	err = configure(config, transport, several_hosts);
+	err = configure(config, transport, o && o->several_hosts);
 	if (!err) {
 		st = ucp_init(&params, config, &context);
 		err = to_errno(st);
@@ -162,7 +163,7 @@ int nu_ucx_init(const char *transport, bool several_hosts)
 	return err;
 }
 
-void nu_ucx_fini(void)
+static void ucx_fini(void)
 {
 	if (context)
 		ucp_cleanup(context);
@@ -232,7 +233,21 @@ static int worker_prepare(struct worker *w)
 	return to_errno(st);
 }
 
-int nu_ucx_worker_create(unsigned core)
+static void ucx_worker_destroy(unsigned core)
+{
+	struct worker *w = &workers[core];
+
+	if (w->h) {
+		ucp_worker_destroy(w->h);
+		close(w->nap_fd);
+	}
+	w->h = NULL;
+	free(w->copy);
+	w->copy = NULL;
+	w->copy_bytes = 0;
+}
+
+static int ucx_worker_create(unsigned core)
 {
 	ucp_worker_params_t params = {
 		.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
@@ -257,25 +272,11 @@ int nu_ucx_worker_create(unsigned core)
 	}
 	err = worker_prepare(w);
 	if (err)
-		nu_ucx_worker_destroy(core);
+		ucx_worker_destroy(core);
 	return err;
 }
 
-void nu_ucx_worker_destroy(unsigned core)
-{
-	struct worker *w = &workers[core];
-
-	if (w->h) {
-		ucp_worker_destroy(w->h);
-		close(w->nap_fd);
-	}
-	w->h = NULL;
-	free(w->copy);
-	w->copy = NULL;
-	w->copy_bytes = 0;
-}
-
-int nu_ucx_address(unsigned core, void **addr_p, size_t *len_p)
+static int ucx_address(unsigned core, void **addr_p, size_t *len_p)
 {
 	ucp_address_t *addr;
 	size_t len;
@@ -297,7 +298,7 @@ int nu_ucx_address(unsigned core, void **addr_p, size_t *len_p)
 	return 0;
 }
 
-unsigned nu_ucx_progress(unsigned core)
+static unsigned ucx_progress(unsigned core)
 {
 	struct worker *w = &workers[core];
 	unsigned before = w->handled;
@@ -320,7 +321,7 @@ static int nap(struct worker *w)
 	return timerfd_settime(w->nap_fd, 0, &in, NULL) ? -EBUSY : w->nap_fd;
 }
 
-int nu_ucx_arm(unsigned core)
+static int ucx_arm(unsigned core)
 {
 	struct worker *w = &workers[core];
 
@@ -336,10 +337,10 @@ int nu_ucx_arm(unsigned core)
 
 static void on_endpoint_error(void *arg, ucp_ep_h ep, ucs_status_t status)
 {
-	nu_wire_broken(arg, to_errno(status));
+	nu_wire_broken(arg, ep, to_errno(status));
 }
 
-int nu_ucx_connect(unsigned core, const void *peer_address, struct nu_conn *c, void **ep_p)
+static int ucx_connect(unsigned core, const void *peer_address, size_t len, struct nu_conn *c, void **ep_p)
 {
 	ucp_ep_params_t params = {
 		.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
@@ -370,7 +371,7 @@ static void on_sent(void *request, ucs_status_t status, void *arg)
 	nu_wire_sent(b, to_errno(status));
 }
 
-int nu_ucx_send(void *ep, struct nu_buf *b)
+static int ucx_send(void *ep, struct nu_buf *b)
 {
 	ucp_request_param_t params = {
 		.op_attr_mask =
@@ -397,7 +398,7 @@ static void on_closed(void *request, ucs_status_t status, void *arg)
 	w->unfinished--;
 }
 
-void nu_ucx_close(unsigned core, void *ep)
+static void ucx_close(unsigned core, void *ep)
 {
 	struct worker *w = &workers[core];
 	ucp_request_param_t params = {
@@ -426,7 +427,7 @@ static int wait_finished(struct worker *w, uint64_t end_ns)
 	return 0;
 }
 
-int nu_ucx_drain(unsigned core, uint64_t timeout_ns)
+static int ucx_drain(unsigned core, uint64_t timeout_ns)
 {
 	struct worker *w = &workers[core];
 	ucp_request_param_t params = {
@@ -450,15 +451,13 @@ int nu_ucx_drain(unsigned core, uint64_t timeout_ns)
 
 /* ---- what was chosen ---- */
 
-/* Finds the lane that carries active messages in UCX's text: "lane[0]: 4:posix/memory.0 md[3] -> ... am am_bw#0". */
+/* Name of the transport in UCX's text for a lane: "lane[0]: 4:posix/memory.0 md[3] -> ... am am_bw#0". */
 static bool parse_lane(const char *line, char *buf, size_t len)
 {
 	const char *lane = strstr(line, "lane["), *name, *end;
 	unsigned n;
 
-	if (!lane || !strstr(lane, " am "))
-		return false;
-	name = strchr(lane + strlen("lane["), ':');
+	name = lane ? strchr(lane + strlen("lane["), ':') : NULL;
 	if (!name || sscanf(name + 1, " %u:", &n) != 1)
 		return false;
 	name = strchr(name + 1, ':') + 1;
@@ -467,9 +466,10 @@ static bool parse_lane(const char *line, char *buf, size_t len)
 	return true;
 }
 
-int nu_ucx_transport(void *ep, char *buf, size_t len)
+/* Calls @fn for each lane of an endpoint, until it returns true. -ENOTCONN: it never did. */
+static int for_each_lane(void *ep, bool (*fn)(const char *line, const char *name, void *arg), void *arg)
 {
-	char *text = NULL, *line, *save;
+	char *text = NULL, *line, *save, name[64];
 	size_t text_len;
 	FILE *f = open_memstream(&text, &text_len);
 	int err = -ENOTCONN;
@@ -482,9 +482,62 @@ int nu_ucx_transport(void *ep, char *buf, size_t len)
 		return -ENOMEM;
 	}
 	for (line = strtok_r(text, "\n", &save); line && err; line = strtok_r(NULL, "\n", &save)) {
-		if (parse_lane(line, buf, len))
+		if (parse_lane(line, name, sizeof(name)) && fn(line, name, arg))
 			err = 0;
 	}
 	free(text);
 	return err;
 }
+
+struct text {
+	char *buf;
+	size_t len;
+};
+
+static bool carries_messages(const char *line, const char *name, void *arg)
+{
+	struct text *t = arg;
+
+	if (!strstr(line, " am "))
+		return false;
+	snprintf(t->buf, t->len, "%s", name);
+	return true;
+}
+
+static int ucx_transport(void *ep, char *buf, size_t len)
+{
+	return for_each_lane(ep, carries_messages, &(struct text){buf, len});
+}
+
+static bool leaves_host(const char *line, const char *name, void *arg)
+{
+	static const char *const local[] = {"posix/", "sysv/", "xpmem/", "cma/", "knem/", "self/"};
+
+	for (unsigned i = 0; i < sizeof(local) / sizeof(local[0]); i++) {
+		if (!strncmp(name, local[i], strlen(local[i])))
+			return false;
+	}
+	return true;
+}
+
+/* Shared memory does not break while both live. */
+static bool ucx_may_break(void *ep)
+{
+	return for_each_lane(ep, leaves_host, NULL) != -ENOTCONN;
+}
+
+const struct nu_link_ops nu_ucx_link = {
+	.init = ucx_init,
+	.fini = ucx_fini,
+	.worker_create = ucx_worker_create,
+	.worker_destroy = ucx_worker_destroy,
+	.address = ucx_address,
+	.connect = ucx_connect,
+	.send = ucx_send,
+	.progress = ucx_progress,
+	.arm = ucx_arm,
+	.close = ucx_close,
+	.drain = ucx_drain,
+	.may_break = ucx_may_break,
+	.transport = ucx_transport,
+};

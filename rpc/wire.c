@@ -1,34 +1,32 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The wire: messages to a node are gathered in batches, one UCX active message each, on a connection of their own per
- * core. A connection (core, node) is touched by its core alone, so nothing here takes a lock.
+ * The wire: messages to a node are gathered in batches, on a connection of their own per core. A connection (core, node)
+ * is touched by its core alone, so nothing here takes a lock.
  */
 #include "rpc/wire_int.h"
 
-#define BATCH_DEFAULT	 (8192u - 128u) /* with UCX's headers still one fragment of every transport */
-#define BATCH_MIN	 1024u
-#define BATCH_MAX	 (1u << 20)
-#define FREE_BUFFERS_MAX 64u
-#define CLOSE_TIMEOUT_NS 500000000ull
-#define BAD_LOGGED_MAX	 8u
+#include <sched.h>
 
-static struct wire_core *cores;
+#define BATCH_DEFAULT	     (8192u - 128u) /* with UCX's headers still one fragment of every transport */
+#define BATCH_MIN	     1024u
+#define BATCH_MAX	     (1u << 20)
+#define FREE_BUFFERS_MAX     256u
+#define CLOSE_TIMEOUT_NS     500000000ull
+#define CLOSE_TIMEOUT_MAX_NS 5000000000ull
+#define BAD_LOGGED_MAX	     8u
+
+const struct nu_link_ops *nu_link = &nu_ucx_link;
+struct wire_core *nu_wire_cores;
 struct nu_peer *nu_peers;
 static uint64_t job_key;
 static size_t batch_bytes;
 static nu_msg_fn handlers[NU_MSG_TYPES];
-static void (*broken_fn)(unsigned node);
 static atomic_uint bad_logged, strangers_logged;
 
 void nu_wire_set_handler(enum nu_msg_type type, nu_msg_fn fn)
 {
 	NU_ASSERT(type > 0 && type < NU_MSG_TYPES);
 	handlers[type] = fn;
-}
-
-void nu_wire_set_broken(void (*fn)(unsigned node))
-{
-	broken_fn = fn;
 }
 
 bool nu_wire_is_dead(unsigned node)
@@ -38,7 +36,7 @@ bool nu_wire_is_dead(unsigned node)
 
 /* ---- buffers ---- */
 
-static struct nu_buf *buf_get(struct wire_core *wc, size_t cap_bytes)
+struct nu_buf *nu_buf_get(struct wire_core *wc, size_t cap_bytes)
 {
 	struct nu_buf *b = wc->free;
 
@@ -54,13 +52,18 @@ static struct nu_buf *buf_get(struct wire_core *wc, size_t cap_bytes)
 		b->cap_bytes = cap_bytes;
 	}
 	b->next = NULL;
-	b->core = (unsigned)(wc - cores);
+	b->busy = b->dropped = b->sent = false;
+	b->core = (unsigned)(wc - nu_wire_cores);
 	b->len_bytes = sizeof(struct nu_batch);
 	return b;
 }
 
-static void buf_put(struct wire_core *wc, struct nu_buf *b)
+void nu_buf_put(struct wire_core *wc, struct nu_buf *b)
 {
+	if (unlikely(b->busy)) {
+		b->dropped = true;
+		return;
+	}
 	if (b->cap_bytes != batch_bytes || wc->nfree >= FREE_BUFFERS_MAX) {
 		free(b);
 		return;
@@ -70,73 +73,18 @@ static void buf_put(struct wire_core *wc, struct nu_buf *b)
 	wc->nfree++;
 }
 
-static void drop_all(struct wire_core *wc, struct nu_conn *c)
-{
-	struct nu_buf *b;
-
-	while ((b = c->queue)) {
-		c->queue = b->next;
-		buf_put(wc, b);
-	}
-	c->queue_tail = &c->queue;
-	if (c->open)
-		buf_put(wc, c->open);
-	c->open = NULL;
-	c->touched = false;
-}
-
 /* ---- sending ---- */
 
-static void make_dirty(struct wire_core *wc, struct nu_conn *c)
+void nu_batch_head(struct nu_conn *c, struct nu_buf *b, uint32_t flags)
 {
-	if (c->dirty_link.next == &c->dirty_link)
-		nu_list_add_tail(&wc->dirty, &c->dirty_link);
-}
-
-/* The connection stays in this state until membership says that the node is dead. */
-static void break_conn(struct nu_conn *c, int err)
-{
-	if (c->state == CONN_BROKEN || c->state == CONN_DEAD)
-		return;
-	c->state = CONN_BROKEN;
-	drop_all(&cores[c->core], c);
-	if (atomic_load_explicit(&nu_peers[c->node].leaving, memory_order_relaxed) ||
-	    nu_wire_is_dead(c->node))
-		return;
-	nu_warn("connection of core %u to node %u broke: %s", c->core, c->node, nu_strerror(err));
-	if (broken_fn)
-		broken_fn(c->node);
-}
-
-void nu_wire_broken(struct nu_conn *c, int err)
-{
-	break_conn(c, err);
-}
-
-void nu_wire_sent(struct nu_buf *b, int err)
-{
-	struct nu_conn *c = b->conn;
-	struct wire_core *wc = &cores[c->core];
-
-	wc->nsending--;
-	buf_put(wc, b);
-	if (unlikely(err))
-		break_conn(c, err);
-}
-
-/* Hands a complete batch to UCX. */
-static void transmit(struct wire_core *wc, struct nu_conn *c, struct nu_buf *b)
-{
-	int rc;
-
-	wc->nsending++; /* before: nu_wire_sent() may run inside */
-	rc = nu_ucx_send(c->ep, b);
-	if (rc > 0)
-		return;
-	wc->nsending--;
-	buf_put(wc, b);
-	if (unlikely(rc < 0))
-		break_conn(c, rc);
+	*(struct nu_batch *)b->data = (struct nu_batch){
+		.magic = NU_BATCH_MAGIC,
+		.len_bytes = (uint32_t)b->len_bytes,
+		.key = job_key,
+		.node = (uint16_t)nu_node.self,
+		.core = c->core,
+		.flags = flags,
+	};
 }
 
 /* Completes the open batch and sends or queues it. */
@@ -146,28 +94,15 @@ static void post(struct wire_core *wc, struct nu_conn *c)
 
 	c->open = NULL;
 	c->touched = false;
-	*(struct nu_batch *)b->data = (struct nu_batch){
-		.magic = NU_BATCH_MAGIC,
-		.len_bytes = (uint32_t)b->len_bytes,
-		.key = job_key,
-		.node = (uint16_t)nu_node.self,
-		.core = c->core,
-		.credits = nu_credit_take_due(c->node),
-		.flags = wc->batch_flags,
-	};
+	nu_batch_head(c, b, wc->batch_flags | (wc->batch_flags && c->lasting ? NU_BATCH_ASK : 0));
+	((struct nu_batch *)b->data)->credits = nu_credit_take_due(c->node);
 	nu_stat_add(c->core, NU_STAT_BATCHES_SENT, 1);
 	nu_stat_add(c->core, NU_STAT_BYTES_SENT, b->len_bytes);
 	if (c->node == nu_node.self) {
 		*wc->own_tail = b;
 		wc->own_tail = &b->next;
-	} else if (likely(c->state == CONN_UP && !c->queue)) {
-		transmit(wc, c, b);
-	} else if (c->state >= CONN_BROKEN) {
-		buf_put(wc, b);
 	} else {
-		*c->queue_tail = b;
-		c->queue_tail = &b->next;
-		make_dirty(wc, c);
+		nu_conn_post(wc, c, b);
 	}
 }
 
@@ -192,7 +127,7 @@ static void append(struct nu_buf *b, const struct nu_msg *msg, const struct iove
 int nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *parts, unsigned nparts)
 {
 	unsigned core = nu_core_self();
-	struct wire_core *wc = &cores[core];
+	struct wire_core *wc = &nu_wire_cores[core];
 	struct nu_conn *c;
 	size_t len = sizeof(*msg), room;
 
@@ -208,17 +143,17 @@ int nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *pa
 	if (unlikely(len > sizeof(*msg) + NU_MESSAGE_MAX_BYTES))
 		return -EMSGSIZE;
 	c = &wc->conns[node];
-	if (unlikely(c->state == CONN_BROKEN))
-		return 0; /* lost: what a cut wire does */
+	if (unlikely(c->state == CONN_LOST))
+		return 0; /* what a cut wire does */
 	room = NU_ALIGN_UP(len, 8);
 	if (c->open && c->open->len_bytes + room > c->open->cap_bytes)
 		post(wc, c);
 	if (!c->open) {
-		c->open = buf_get(wc, sizeof(struct nu_batch) + room);
+		c->open = nu_buf_get(wc, sizeof(struct nu_batch) + room);
 		if (unlikely(!c->open))
 			return -ENOMEM;
 		c->open->conn = c;
-		make_dirty(wc, c);
+		nu_conn_dirty(c);
 	}
 	append(c->open, msg, parts, nparts, len);
 	if (c->open->len_bytes + sizeof(*msg) > c->open->cap_bytes)
@@ -226,60 +161,35 @@ int nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *pa
 	return 0;
 }
 
-/* Scheduler context: UCX's stack use while it connects is not for a thread's small stack. */
-static void connect_peer(struct nu_conn *c)
-{
-	struct nu_peer *p = &nu_peers[c->node];
-	int err = -ENOTCONN;
-
-	if (p->ncores)
-		err = nu_ucx_connect(c->core, p->addresses[c->core % p->ncores], c, &c->ep);
-	else
-		nu_err("a message for node %u, whose address nobody has told", c->node);
-	if (err)
-		break_conn(c, err);
-	else
-		c->state = CONN_UP;
-}
-
 static void flush_conn(struct wire_core *wc, struct nu_conn *c)
 {
-	struct nu_buf *b;
-
-	if (!c->open && c->touched && c->state < CONN_BROKEN && nu_credit_is_due(c->node)) {
-		c->open = buf_get(wc, 0);
+	nu_list_del(&c->dirty_link); /* before: a connection that breaks in here is to be looked at again */
+	if (!c->open && c->touched && c->state < CONN_LOST && nu_credit_is_due(c->node)) {
+		c->open = nu_buf_get(wc, 0);
 		if (c->open)
 			c->open->conn = c;
 	}
 	c->touched = false;
 	if (c->open)
 		post(wc, c);
-	if (c->state == CONN_NEW && c->queue)
-		connect_peer(c);
-	while (c->state == CONN_UP && (b = c->queue)) {
-		c->queue = b->next;
-		if (!c->queue)
-			c->queue_tail = &c->queue;
-		b->next = NULL;
-		transmit(wc, c, b);
-	}
+	if (c->node != nu_node.self)
+		nu_conn_flush(wc, c);
 }
 
 static void wire_flush(unsigned core)
 {
-	struct wire_core *wc = &cores[core];
+	struct wire_core *wc = &nu_wire_cores[core];
 
 	while (!nu_list_empty(&wc->dirty)) {
 		struct nu_conn *c = nu_list_entry(wc->dirty.next, struct nu_conn, dirty_link);
 
 		flush_conn(wc, c);
-		nu_list_del(&c->dirty_link);
 	}
 }
 
 void nu_wire_flush(void)
 {
-	struct wire_core *wc = &cores[nu_core_self()];
+	struct wire_core *wc = &nu_wire_cores[nu_core_self()];
 	struct nu_list *pos, *next;
 
 	if (!nu_thread_self()) {
@@ -293,7 +203,6 @@ void nu_wire_flush(void)
 		if (c->state != CONN_UP && c->node != nu_node.self)
 			continue;
 		flush_conn(wc, c);
-		nu_list_del(&c->dirty_link);
 	}
 }
 
@@ -304,7 +213,7 @@ static void touch_on_core_0(void *arg)
 
 void nu_wire_touch(unsigned node)
 {
-	struct wire_core *wc = &cores[nu_core_self()];
+	struct wire_core *wc = &nu_wire_cores[nu_core_self()];
 
 	if (!nu_on_core()) {
 		if (nu_core_post(0, touch_on_core_0, (void *)(uintptr_t)node))
@@ -312,13 +221,13 @@ void nu_wire_touch(unsigned node)
 		return;
 	}
 	wc->conns[node].touched = true;
-	make_dirty(wc, &wc->conns[node]);
+	nu_conn_dirty(&wc->conns[node]);
 }
 
 /* ---- receiving ---- */
 
 /* A peer's bad bytes: an error and a counter, never a crash, and no flood of lines. */
-static int __attribute__((cold)) bad(unsigned core, unsigned from, const char *what, uint64_t value)
+int __attribute__((cold)) nu_wire_bad(unsigned core, unsigned from, const char *what, uint64_t value)
 {
 	nu_stat_add(core, NU_STAT_BAD_MESSAGES, 1);
 	if (atomic_fetch_add_explicit(&bad_logged, 1, memory_order_relaxed) < BAD_LOGGED_MAX)
@@ -327,48 +236,58 @@ static int __attribute__((cold)) bad(unsigned core, unsigned from, const char *w
 }
 
 /* No node of this job has sent this: nothing in it is looked at, nothing of it is printed. */
-static int __attribute__((cold)) stranger(unsigned core)
+static bool __attribute__((cold)) stranger(unsigned core)
 {
 	nu_stat_add(core, NU_STAT_BAD_MESSAGES, 1);
 	if (!atomic_fetch_add_explicit(&strangers_logged, 1, memory_order_relaxed))
-		nu_warn("a batch without this job's key came from a stranger: dropped, as all that follow");
-	return -EBADMSG;
+		nu_warn("bytes without this job's key came from a stranger: dropped, as all that follow");
+	return false;
+}
+
+uint64_t nu_wire_key(void)
+{
+	return job_key;
+}
+
+bool nu_wire_knows(unsigned core, uint64_t key)
+{
+	return likely(key == job_key) || stranger(core); /* one word: compared at once, whatever its bytes */
 }
 
 static int check_batch(unsigned core, const struct nu_batch *h, size_t len, bool own)
 {
 	if (unlikely(len < sizeof(*h)))
-		return bad(core, ~0u, "shorter than its header", len);
+		return nu_wire_bad(core, ~0u, "shorter than its header", len);
 	if (unlikely(h->magic != NU_BATCH_MAGIC))
-		return bad(core, h->node, "wrong magic number", h->magic);
-	if (unlikely(h->key != job_key)) /* one word: compared at once, whatever its bytes */
-		return stranger(core);
+		return nu_wire_bad(core, h->node, "wrong magic number", h->magic);
+	if (unlikely(!nu_wire_knows(core, h->key)))
+		return -EBADMSG;
 	if (unlikely(h->len_bytes != len))
-		return bad(core, h->node, "length differs from what arrived", h->len_bytes);
+		return nu_wire_bad(core, h->node, "length differs from what arrived", h->len_bytes);
 	if (unlikely(h->node >= nu_node.count || (h->node == nu_node.self) != own))
-		return bad(core, h->node, "no such node", h->node);
+		return nu_wire_bad(core, h->node, "no such node", h->node);
 	if (unlikely(h->core >= NU_MAX_CORES))
-		return bad(core, h->node, "no such core", h->core);
-	if (unlikely(h->flags & ~NU_BATCH_BYE || h->spare))
-		return bad(core, h->node, "unknown flags", h->flags);
+		return nu_wire_bad(core, h->node, "no such core", h->core);
+	if (unlikely(h->flags & ~NU_BATCH_FLAGS || h->spare))
+		return nu_wire_bad(core, h->node, "unknown flags", h->flags);
 	return 0;
 }
 
 static int check_msg(unsigned core, unsigned from, const struct nu_msg *m, size_t left)
 {
 	if (unlikely(left < sizeof(*m)))
-		return bad(core, from, "message shorter than its header", left);
+		return nu_wire_bad(core, from, "message shorter than its header", left);
 	if (unlikely(m->len_bytes < sizeof(*m) || NU_ALIGN_UP((size_t)m->len_bytes, 8) > left))
-		return bad(core, from, "message's length", m->len_bytes);
+		return nu_wire_bad(core, from, "message's length", m->len_bytes);
 	if (unlikely(m->type == 0 || m->type >= NU_MSG_TYPES || !handlers[m->type]))
-		return bad(core, from, "message's type", m->type);
+		return nu_wire_bad(core, from, "message's type", m->type);
 	if (unlikely(m->cls > NU_CLASS_CONTROL))
-		return bad(core, from, "message's class", m->cls);
+		return nu_wire_bad(core, from, "message's class", m->cls);
 	if (unlikely(m->type == NU_MSG_CALL &&
 		     m->hops > NU_MAX_HOPS)) /* answers follow their caller as far as it goes */
-		return bad(core, from, "message's hops", m->hops);
+		return nu_wire_bad(core, from, "message's hops", m->hops);
 	if (unlikely(m->origin >= nu_node.count))
-		return bad(core, from, "message's origin", m->origin);
+		return nu_wire_bad(core, from, "message's origin", m->origin);
 	return 0;
 }
 
@@ -383,10 +302,20 @@ int nu_wire_receive(unsigned core, const void *data, size_t len, bool own)
 		return -EBADMSG;
 	if (unlikely(nu_wire_is_dead(h->node)))
 		return 0; /* declared dead: nothing of it counts any more */
+	if (h->flags & NU_BATCH_ACK)
+		nu_session_acked(core, h);
 	if (unlikely(h->flags & NU_BATCH_BYE))
 		atomic_store_explicit(&nu_peers[h->node].leaving, true, memory_order_relaxed);
+	if (h->seq) {
+		n = nu_session_take(core, h);
+		if (n <= 0)
+			return n;
+		n = 0;
+	}
+	if (unlikely(h->flags & NU_BATCH_ASK))
+		nu_session_asked(core, h);
 	if (unlikely(nu_credit_returned(h->node, h->credits)))
-		(void)bad(core, h->node, "more credits than it ever got", h->credits);
+		(void)nu_wire_bad(core, h->node, "more credits than it ever got", h->credits);
 	at += sizeof(*h);
 	left -= sizeof(*h);
 	while (left) {
@@ -417,7 +346,7 @@ static unsigned poll_own(struct wire_core *wc, unsigned core)
 	for (; b; b = next) {
 		next = b->next;
 		(void)nu_wire_receive(core, b->data, b->len_bytes, true);
-		buf_put(wc, b);
+		nu_buf_put(wc, b);
 		n++;
 	}
 	return n;
@@ -425,8 +354,8 @@ static unsigned poll_own(struct wire_core *wc, unsigned core)
 
 static unsigned wire_poll(unsigned core)
 {
-	struct wire_core *wc = &cores[core];
-	unsigned events = nu_ucx_progress(core);
+	struct wire_core *wc = &nu_wire_cores[core];
+	unsigned events = nu_link->progress(core);
 
 	if (wc->own)
 		events += poll_own(wc, core);
@@ -445,50 +374,71 @@ unsigned nu_wire_poll(void)
 
 static int wire_arm(unsigned core)
 {
-	struct wire_core *wc = &cores[core];
+	struct wire_core *wc = &nu_wire_cores[core];
 
 	if (wc->own || !nu_list_empty(&wc->dirty))
 		return -EBUSY;
-	return nu_ucx_arm(core);
+	return nu_link->arm(core);
 }
 
-/* The end of @core's connection to @node, with all that was queued on it. */
-static void conn_close(unsigned core, unsigned node)
+/* Whether a peer that is still there has not acknowledged all. */
+static bool is_owed(struct wire_core *wc)
 {
-	struct wire_core *wc = &cores[core];
-	struct nu_conn *c = &wc->conns[node];
-	void *ep = c->ep;
+	for (unsigned n = 0; n < nu_node.count; n++) {
+		struct nu_conn *c = &wc->conns[n];
 
-	c->ep = NULL;
-	c->state = CONN_DEAD;
-	drop_all(wc, c);
-	if (ep)
-		nu_ucx_close(core, ep);
+		if (!c->lasting || !c->queue || (c->state != CONN_UP && c->state != CONN_DOWN))
+			continue;
+		if (c->state == CONN_DOWN)
+			nu_conn_dirty(c); /* no timer runs any more */
+		return true;
+	}
+	return false;
+}
+
+/* As long as it gets on, what was sent is brought to its end. */
+static void wait_acknowledged(struct wire_core *wc, unsigned core)
+{
+	uint64_t begin = nu_mono_ns(), last = begin, now = begin;
+
+	while (is_owed(wc) && now - last < CLOSE_TIMEOUT_NS && now - begin < CLOSE_TIMEOUT_MAX_NS) {
+		unsigned events = nu_link->progress(core);
+
+		wire_flush(core);
+		now = nu_mono_ns();
+		if (events)
+			last = now;
+		else
+			sched_yield();
+	}
+	if (is_owed(wc))
+		nu_info("core %u: not all was acknowledged before the end", core);
 }
 
 /* Says good-bye on every connection and closes it; a peer that does not answer is waited for only so long. */
 static void wire_core_stop(unsigned core)
 {
-	struct wire_core *wc = &cores[core];
+	struct wire_core *wc = &nu_wire_cores[core];
 
 	wc->batch_flags = NU_BATCH_BYE;
 	for (unsigned n = 0; n < nu_node.count; n++) {
 		struct nu_conn *c = &wc->conns[n];
 
 		if (c->state == CONN_UP && !c->open) {
-			c->open = buf_get(wc, 0);
+			c->open = nu_buf_get(wc, 0);
 			if (c->open)
 				c->open->conn = c;
 		}
 		if (c->state == CONN_UP)
-			make_dirty(wc, c);
+			nu_conn_dirty(c);
 	}
 	wire_flush(core);
-	if (nu_ucx_drain(core, CLOSE_TIMEOUT_NS))
+	wait_acknowledged(wc, core);
+	if (nu_link->drain && nu_link->drain(core, CLOSE_TIMEOUT_NS))
 		nu_info("core %u: not all was sent before the end", core);
 	for (unsigned n = 0; n < nu_node.count; n++)
-		conn_close(core, n);
-	if (nu_ucx_drain(core, CLOSE_TIMEOUT_NS))
+		nu_conn_close(&wc->conns[n]);
+	if (nu_link->drain && nu_link->drain(core, CLOSE_TIMEOUT_NS))
 		nu_info("core %u: connections did not close in time", core);
 }
 
@@ -503,7 +453,7 @@ static const struct nu_poller wire_poller = {
 
 static void close_dead(void *arg)
 {
-	conn_close(nu_core_self(), (unsigned)(uintptr_t)arg);
+	nu_conn_close(&nu_wire_cores[nu_core_self()].conns[(uintptr_t)arg]);
 }
 
 void nu_wire_peer_dead(unsigned node)
@@ -525,20 +475,20 @@ int nu_wire_transport(unsigned node, char *buf, size_t len)
 
 	if (node >= nu_node.count || !nu_on_core())
 		return -EINVAL;
-	c = &cores[nu_core_self()].conns[node];
-	return c->state == CONN_UP ? nu_ucx_transport(c->ep, buf, len) : -ENOTCONN;
+	c = &nu_wire_cores[nu_core_self()].conns[node];
+	return c->state == CONN_UP ? nu_link->transport(c->ep, buf, len) : -ENOTCONN;
 }
 
 /* ---- start and end ---- */
 
 static int cores_init(void)
 {
-	cores = aligned_alloc(NU_CACHE_LINE, nu_node.cores * sizeof(*cores));
-	if (!cores)
+	nu_wire_cores = aligned_alloc(NU_CACHE_LINE, nu_node.cores * sizeof(*nu_wire_cores));
+	if (!nu_wire_cores)
 		return -ENOMEM;
-	memset(cores, 0, nu_node.cores * sizeof(*cores));
+	memset(nu_wire_cores, 0, nu_node.cores * sizeof(*nu_wire_cores));
 	for (unsigned core = 0; core < nu_node.cores; core++) {
-		struct wire_core *wc = &cores[core];
+		struct wire_core *wc = &nu_wire_cores[core];
 
 		nu_list_init(&wc->dirty);
 		wc->own_tail = &wc->own;
@@ -551,6 +501,7 @@ static int cores_init(void)
 			c->core = (uint16_t)core;
 			c->node = (uint16_t)n;
 			c->queue_tail = &c->queue;
+			c->lasting = nu_link->lasting && n != nu_node.self;
 			nu_list_init(&c->dirty_link);
 		}
 	}
@@ -561,8 +512,10 @@ static void core_fini(struct wire_core *wc)
 {
 	struct nu_buf *b;
 
-	for (unsigned n = 0; wc->conns && n < nu_node.count; n++)
-		drop_all(wc, &wc->conns[n]);
+	for (unsigned n = 0; wc->conns && n < nu_node.count; n++) {
+		nu_conn_drop_all(wc, &wc->conns[n]);
+		free(wc->conns[n].ctl);
+	}
 	while ((b = wc->own)) {
 		wc->own = b->next;
 		free(b);
@@ -572,6 +525,13 @@ static void core_fini(struct wire_core *wc)
 		free(b);
 	}
 	free(wc->conns);
+}
+
+/* UCX, but for TCP between the nodes of a host: UCX 1.13 ends the process when a connection breaks while it is being made. */
+static const struct nu_link_ops *choose_link(const struct nu_wire_options *o)
+{
+	return o && o->transport && !strcmp(o->transport, "tcp") && !o->several_hosts ? &nu_tcp_link
+										      : &nu_ucx_link;
 }
 
 int nu_wire_init(const struct nu_wire_options *o)
@@ -584,14 +544,15 @@ int nu_wire_init(const struct nu_wire_options *o)
 		nu_err("batches of %zu bytes: from %u to %u are possible", batch_bytes, BATCH_MIN, BATCH_MAX);
 		return -EINVAL;
 	}
+	nu_link = choose_link(o);
 	nu_peers = calloc(nu_node.count, sizeof(*nu_peers));
 	err = nu_peers ? cores_init() : -ENOMEM;
 	if (!err)
 		err = nu_credit_init(o ? o->credits : 0);
 	if (!err)
-		err = nu_ucx_init(o ? o->transport : NULL, o && o->several_hosts);
+		err = nu_link->init(o);
 	for (unsigned core = 0; !err && core < nu_node.cores; core++)
-		err = nu_ucx_worker_create(core);
+		err = nu_link->worker_create(core);
 	if (!err)
 		err = nu_poller_add(&wire_poller);
 	if (err)
@@ -601,13 +562,13 @@ int nu_wire_init(const struct nu_wire_options *o)
 
 void nu_wire_fini(void)
 {
-	for (unsigned core = 0; cores && core < nu_node.cores; core++)
-		nu_ucx_worker_destroy(core);
-	nu_ucx_fini();
-	for (unsigned core = 0; cores && core < nu_node.cores; core++)
-		core_fini(&cores[core]);
-	free(cores);
-	cores = NULL;
+	for (unsigned core = 0; nu_wire_cores && core < nu_node.cores; core++)
+		nu_link->worker_destroy(core);
+	nu_link->fini();
+	for (unsigned core = 0; nu_wire_cores && core < nu_node.cores; core++)
+		core_fini(&nu_wire_cores[core]);
+	free(nu_wire_cores);
+	nu_wire_cores = NULL;
 	nu_credit_fini();
 	for (unsigned n = 0; nu_peers && n < nu_node.count; n++)
 		nu_peer_forget(&nu_peers[n]);

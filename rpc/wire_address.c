@@ -25,7 +25,7 @@ int nu_wire_address(void **blob_p, size_t *len_p)
 		uint64_t addr_len;
 		size_t got;
 		char *bigger;
-		int err = nu_ucx_address(core, &addr, &got);
+		int err = nu_link->address(core, &addr, &got);
 
 		if (err) {
 			free(blob);
@@ -56,11 +56,13 @@ void nu_peer_forget(struct nu_peer *p)
 		free(p->addresses[i]);
 		p->addresses[i] = NULL;
 	}
+	free(p->rx);
+	p->rx = NULL;
 	p->ncores = 0;
 }
 
 /* Copies one worker's address from @at; -EBADMSG if it does not fit. */
-static int read_address(const char **at_p, const char *end, void **addr_p)
+static int read_address(const char **at_p, const char *end, void **addr_p, size_t *len_p)
 {
 	uint64_t len;
 
@@ -75,6 +77,7 @@ static int read_address(const char **at_p, const char *end, void **addr_p)
 		return -ENOMEM;
 	memcpy(*addr_p, *at_p, len);
 	*at_p += NU_ALIGN_UP(len, 8);
+	*len_p = len;
 	return 0;
 }
 
@@ -97,9 +100,12 @@ int nu_wire_set_peer(unsigned node, const void *blob, size_t len)
 	if (head.magic != ADDRESS_MAGIC || !head.ncores || head.ncores > NU_MAX_CORES)
 		goto bad_blob;
 	for (unsigned core = 0; core < head.ncores && !err; core++)
-		err = read_address(&at, end, &p->addresses[core]);
+		err = read_address(&at, end, &p->addresses[core], &p->address_lens[core]);
 	if (err == -EBADMSG || (!err && at != end))
 		goto bad_blob;
+	p->rx = err ? NULL : calloc(head.ncores, sizeof(*p->rx));
+	if (!err && !p->rx)
+		err = -ENOMEM;
 	if (err)
 		nu_peer_forget(p);
 	else
