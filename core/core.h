@@ -233,6 +233,8 @@ int __must_check nu_image_protect(bool on);
  * fact a line, for saying what differs. @text_p is malloc'ed. */
 int __must_check nu_image_digest(uint64_t *digest_p, char **text_p);
 
+/* From here on the program's code may open no new objects with dlopen(). dlopen.c */
+void nu_image_seal(bool on);
 /* Whether @addr is a global that nu_image_protect() has write-protected. Any context, signal-safe. */
 bool nu_image_is_protected(const void *addr);
 

@@ -19,6 +19,8 @@
 
 /* Sorted by the order in which they are passed. A new one is entered here and in tests/fault. */
 #define NU_FAULT_POINTS(X)                                                                                   \
+	/* the start */                                                                                       \
+	X(IMAGE_XSAVE, "image.xsave")                                                                        \
 	/* memory: libnu's own allocations, extents, mappings */                                             \
 	X(ALLOC, "alloc")                                                                                    \
 	X(MAP, "map")                                                                                        \

@@ -57,6 +57,21 @@ struct dl_phdr_info nu_image_program(void)
 	return info;
 }
 
+/* A thread that goes on elsewhere finds another kernel thread's. Linked statically, libnu has some of its own there. */
+static void warn_of_tls(const struct dl_phdr_info *info)
+{
+	for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+
+		if (ph->p_type == PT_TLS && ph->p_memsz &&
+		    (uintptr_t)__start_nu_text == (uintptr_t)__stop_nu_text && !nu_node.self)
+			nu_warn("the program has %zu bytes of thread-local variables: a proclet's thread "
+				"that "
+				"moves, or waits, finds another kernel thread's",
+				(size_t)ph->p_memsz);
+	}
+}
+
 int nu_image_init(const struct nu_image *image)
 {
 	struct dl_phdr_info info = nu_image_program();
@@ -77,6 +92,7 @@ int nu_image_init(const struct nu_image *image)
 		nu_err("the program has no executable segment");
 		return -ENOEXEC;
 	}
+	warn_of_tls(&info);
 	own_code = (struct range){(uintptr_t)__start_nu_text, (uintptr_t)__stop_nu_text};
 	own_methods = (struct range){(uintptr_t)__start_nu_methods, (uintptr_t)__stop_nu_methods};
 	if (image)

@@ -4,6 +4,7 @@
  * layout. As text, one fact a line, so that a node that differs can be told in what.
  */
 #include "core/core.h"
+#include "core/fault.h"
 #include "core/image_int.h"
 
 #include <cpuid.h>
@@ -110,6 +111,8 @@ static void print_cpu(FILE *f)
 	} else {
 		b = 0;
 	}
+	if (nu_fault(NU_FAULT_IMAGE_XSAVE))
+		b += 64; /* another processor's */
 	fprintf(f, "xsave features 0x%lx bytes %u\n", (unsigned long)high << 32 | low, b);
 	fprintf(f, "cpu hwcap 0x%lx hwcap2 0x%lx\n", getauxval(AT_HWCAP), getauxval(AT_HWCAP2));
 }

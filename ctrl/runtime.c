@@ -79,20 +79,34 @@ struct hello {
 	char text[];
 };
 
+/* The first line of @text that @other has not; "(nothing)": it has them all. */
+static void first_lacking(const char *text, const char *other, char *line, size_t size)
+{
+	snprintf(line, size, "(nothing)");
+	for (size_t len; *text; text += len + (text[len] != '\0')) {
+		const char *at = other;
+
+		len = strcspn(text, "\n");
+		while (*at && (strncmp(at, text, len) || (at[len] && at[len] != '\n'))) {
+			at += strcspn(at, "\n");
+			at += *at != '\0';
+		}
+		if (!*at && len) {
+			snprintf(line, size, "%.*s", (int)len, text);
+			return;
+		}
+	}
+}
+
 static void say_difference(const char *mine, const char *theirs, unsigned node)
 {
-	char *a = strdup(mine), *b = strdup(theirs), *sa, *sb, reason[512];
-	char *la = a ? strtok_r(a, "\n", &sa) : NULL, *lb = b ? strtok_r(b, "\n", &sb) : NULL;
+	char here[256], there[256], reason[640];
 
-	while (la && lb && !strcmp(la, lb)) {
-		la = strtok_r(NULL, "\n", &sa);
-		lb = strtok_r(NULL, "\n", &sb);
-	}
+	first_lacking(mine, theirs, here, sizeof(here));
+	first_lacking(theirs, mine, there, sizeof(there));
 	snprintf(reason, sizeof(reason), "node %u and node %u are not alike: '%s' there, '%s' here", node,
-		 nu_node.self, lb ? lb : "(nothing)", la ? la : "(nothing)");
+		 nu_node.self, there, here);
 	nu_boot_fail(reason);
-	free(a);
-	free(b);
 }
 
 /* Every node must have the same code at the same addresses: threads that move have return addresses on their stacks. */
@@ -123,10 +137,11 @@ static int check_alike(void)
 		if (lens[n] < sizeof(*other) || lens[n] != sizeof(*other) + (size_t)other->text_bytes ||
 		    !other->text_bytes || other->text[other->text_bytes - 1])
 			ret = -EPROTO;
-		else if (other->digest != digest && nu_node.self < n)
+		if (!ret && other->digest != digest) {
+			/* Each says it: whoever is heard first ends the job. */
 			say_difference(mine->text, other->text, n);
-		if (!ret && other->digest != digest)
 			ret = -EPROTO;
+		}
 	}
 	if (ret != -ETIMEDOUT && ret != -EHOSTDOWN) {
 		for (unsigned n = 0; n < nu_node.count; n++)
@@ -192,6 +207,7 @@ static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 		ret = nu_image_init(image);
 	if (!ret)
 		ret = check_alike();
+	nu_image_seal(!ret);
 	if (!ret)
 		ret = nu_proclet_table_init();
 	if (!ret)
@@ -319,6 +335,7 @@ static int run(const struct nu_image *image)
 		nu_wire_fini();
 	if (!runtime.options->writable_globals)
 		(void)!nu_image_protect(false);
+	nu_image_seal(false);
 	return status;
 
 fail:
