@@ -94,9 +94,12 @@ int nu_proclet_enter(uint64_t id, struct nu_proclet **p_p)
 	}
 	p = free_blocks;
 	free_blocks = p->next_free;
+	/* Under its lock: a reader with an old pointer to it may look for this very id, when the proclet comes back. */
+	nu_lock_acquire(&p->lock);
 	block_init(p);
 	nu_list_add_tail(&nu_proclets, &p->all_link);
 	atomic_store_explicit(&p->id, id, memory_order_relaxed);
+	nu_lock_release(&p->lock);
 	/* Pairs with the acquire in nu_proclet_lookup(): who finds the block finds it made. */
 	atomic_store_explicit(slot, p, memory_order_release);
 	nu_lock_release(&proclets_lock);
@@ -112,8 +115,10 @@ void nu_proclet_leave(struct nu_proclet *p)
 	nu_lock_acquire(&proclets_lock);
 	NU_ASSERT(id && atomic_load_explicit(slot, memory_order_relaxed) == p);
 	atomic_store_explicit(slot, NULL, memory_order_relaxed);
+	nu_lock_acquire(&p->lock);
 	atomic_store_explicit(&p->id, 0, memory_order_relaxed);
 	atomic_store_explicit(&p->state, NU_PROCLET_NONE, memory_order_relaxed);
+	nu_lock_release(&p->lock);
 	nu_list_del(&p->all_link);
 	p->next_free = free_blocks;
 	free_blocks = p;

@@ -5,6 +5,7 @@
 #include "core/core.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 static struct nu_proclet *enter(uint64_t id)
 {
@@ -37,11 +38,35 @@ Test(table, enter_look_up_leave)
 	cr_expect_null(nu_proclet_lookup(id));
 }
 
-/* A recycled block shows nothing of its former tenant, and keeps its lock for who still looks at the old one. */
+struct old_reader {
+	struct nu_proclet *block;
+	pthread_barrier_t has_lock;
+	unsigned changed;
+};
+
+/* Has found a tenant and goes on looking at it under its lock while that leaves and the next one comes. */
+static void *read_on(void *arg)
+{
+	struct old_reader *r = arg;
+	uint64_t id = atomic_load(&r->block->id);
+
+	nu_lock_acquire(&r->block->lock);
+	pthread_barrier_wait(&r->has_lock);
+	for (int i = 0; i < 2000; i++) {
+		r->changed += atomic_load(&r->block->id) != id || r->block->nextents != 3;
+		sched_yield();
+	}
+	nu_lock_release(&r->block->lock);
+	return NULL;
+}
+
+/* A recycled block shows nothing of its former tenant, and nothing of the change to who still looks at the old one. */
 Test(table, blocks_are_recycled_clean)
 {
 	struct nu_proclet *p, *q;
 	struct nu_list thread;
+	struct old_reader r = {0};
+	pthread_t reader;
 
 	cr_assert_eq(nu_proclet_table_init(), 0);
 	p = enter(nu_id_make(5000, 1));
@@ -52,12 +77,15 @@ Test(table, blocks_are_recycled_clean)
 	p->moved_location = 9;
 	atomic_store(&p->frozen, true);
 	atomic_store(&p->state, NU_PROCLET_DYING);
-	cr_assert(nu_lock_try(&p->lock));
+	r.block = p;
+	cr_assert_eq(pthread_barrier_init(&r.has_lock, NULL, 2), 0);
+	cr_assert_eq(pthread_create(&reader, NULL, read_on, &r), 0);
+	pthread_barrier_wait(&r.has_lock);
 	nu_proclet_leave(p);
 	q = enter(nu_id_make(5000, 2));
 	cr_assert_eq(q, p, "the block is used again");
-	cr_expect_not(nu_lock_try(&q->lock));
-	nu_lock_release(&q->lock);
+	cr_assert_eq(pthread_join(reader, NULL), 0);
+	cr_expect_eq(r.changed, 0);
 	cr_expect_eq(atomic_load(&q->state), NU_PROCLET_NONE);
 	cr_expect_not(atomic_load(&q->frozen));
 	cr_expect(nu_list_empty(&q->threads));
