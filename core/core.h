@@ -10,6 +10,8 @@
 #endif
 #include "nu.h"
 
+#include "core/arch.h"
+
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -19,6 +21,7 @@
 #define unlikely(x)			   __builtin_expect(!!(x), 0)
 #define nu_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 #define NU_CACHE_LINE			   64
+#define NU_PAGE_BYTES			   4096 /* nu_layout_init() refuses others */
 #define NU_ALIGN_UP(x, a)		   (((x) + (a)-1) & ~((__typeof__(x))(a)-1))
 #define NU_KIB				   ((size_t)1 << 10)
 #define NU_MIB				   ((size_t)1 << 20)
@@ -99,7 +102,7 @@ static inline void nu_lock_acquire(struct nu_lock *l)
 	while (unlikely(atomic_exchange_explicit(&l->held, 1, memory_order_acquire))) {
 		unsigned spins = 0;
 		while (atomic_load_explicit(&l->held, memory_order_relaxed)) {
-			__builtin_ia32_pause();
+			nu_cpu_relax();
 			/* More kernel threads than processors: the holder may be off its processor. */
 			if (++spins > 200) {
 				extern int sched_yield(void);

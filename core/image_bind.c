@@ -110,14 +110,13 @@ static bool bind_slot(const struct dynamic *d, const ElfW(Rela) * r)
 	const char *version;
 	void *target;
 
-	if (ELF64_R_TYPE(r->r_info) == R_X86_64_IRELATIVE)
+	if (ELF64_R_TYPE(r->r_info) == NU_R_IRELATIVE)
 		return true; /* resolved at load */
 	/*
 	 * An undefined symbol with a value is the program's own stub, which stands for the function's address
 	 * everywhere: looking the name up would find the stub, and the stub would call itself.
 	 */
-	if (ELF64_R_TYPE(r->r_info) != R_X86_64_JUMP_SLOT ||
-	    (sym->st_shndx == SHN_UNDEF && sym->st_value != 0))
+	if (ELF64_R_TYPE(r->r_info) != NU_R_JUMP_SLOT || (sym->st_shndx == SHN_UNDEF && sym->st_value != 0))
 		return false;
 	version = version_name(d, index);
 	target = version ? dlvsym(RTLD_DEFAULT, name, version) : dlsym(RTLD_DEFAULT, name);

@@ -4,10 +4,8 @@
  * layout. As text, one fact a line, so that a node that differs can be told in what.
  */
 #include "core/core.h"
-#include "core/fault.h"
 #include "core/image_int.h"
 
-#include <cpuid.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,24 +97,6 @@ static int print_object(struct dl_phdr_info *info, size_t size, void *arg)
 	return 0;
 }
 
-/* sigreturn restores a frame of this form: which parts of the register file, in how many bytes. */
-static void print_cpu(FILE *f)
-{
-	unsigned a = 0, b = 0, c = 0, d = 0, low = 0, high = 0;
-
-	if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE)) {
-		__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-		if (!__get_cpuid_count(0xd, 0, &a, &b, &c, &d))
-			b = 0;
-	} else {
-		b = 0;
-	}
-	if (nu_fault(NU_FAULT_IMAGE_XSAVE))
-		b += 64; /* another processor's */
-	fprintf(f, "xsave features 0x%lx bytes %u\n", (unsigned long)high << 32 | low, b);
-	fprintf(f, "cpu hwcap 0x%lx hwcap2 0x%lx\n", getauxval(AT_HWCAP), getauxval(AT_HWCAP2));
-}
-
 static void print_layout(FILE *f)
 {
 	const struct nu_layout *l = &nu_layout;
@@ -138,7 +118,7 @@ int nu_image_digest(uint64_t *digest_p, char **text_p)
 		goto no_memory;
 	dl_iterate_phdr(print_object, f);
 	print_layout(f);
-	print_cpu(f);
+	nu_image_print_cpu(f);
 	if (fclose(f)) {
 		free(text);
 		goto no_memory;

@@ -4,6 +4,7 @@
 
 #include <link.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 /* The program's own object. */
 struct dl_phdr_info nu_image_program(void);
@@ -12,3 +13,5 @@ struct dl_phdr_info nu_image_program(void);
  * some cannot be bound, with the bounds of the table that the loader may still write. image_bind.c
  */
 bool nu_image_lazy_got(uintptr_t *start_p, uintptr_t *end_p);
+/* The digest's lines on the processor: what decides whether a signal frame of one node suits another. cpu-ARCH.c */
+void nu_image_print_cpu(FILE *f);

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #ifdef __SANITIZE_THREAD__
 /* ThreadSanitizer leaves the program the lowest 512 GiB and little else. */
@@ -104,15 +106,56 @@ static size_t power_of_two_from(size_t n)
 	return up;
 }
 
+/* Processors and kernels differ in how much they give a process: 47 bits on x86-64, 39 on some AArch64 boards. */
+static int check_reach(const char *what, uintptr_t base, size_t bytes)
+{
+	void *last = (void *)(base + bytes - NU_PAGE_BYTES), *got;
+	int err;
+
+	got = mmap(last, NU_PAGE_BYTES, PROT_NONE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	if (got == last) {
+		munmap(got, NU_PAGE_BYTES);
+		return 0;
+	}
+	err = got == MAP_FAILED ? -nu_sys_errno : -ENOMEM;
+	if (got != MAP_FAILED) /* a kernel that does not know NOREPLACE */
+		munmap(got, NU_PAGE_BYTES);
+	nu_err("the region for %s ends at %#zx, where nothing can be mapped (%s): %u bits of address space "
+	       "are needed",
+	       what, base + bytes, strerror(-err), 64 - (unsigned)__builtin_clzll(base + bytes - 1));
+	return err;
+}
+
+/* Guard pages, the pool's granules and the heap's pages are laid out for one size of page. */
+static int check_page_size(void)
+{
+	long bytes = sysconf(_SC_PAGESIZE);
+
+	if (bytes == NU_PAGE_BYTES)
+		return 0;
+	nu_err("this kernel has pages of %ld KiB, stacks and heaps are laid out for %d KiB: another kernel "
+	       "is needed",
+	       bytes >> 10, NU_PAGE_BYTES >> 10);
+	return -EOPNOTSUPP;
+}
+
 int nu_layout_init(void)
 {
 	size_t stack_bytes;
 	int err;
 
+	err = check_page_size();
+	if (err)
+		return err;
 	err = read_stack_kib(&stack_bytes);
 	if (err)
 		return err;
 	err = check_regions_empty(&nu_layout);
+	if (!err)
+		err = check_reach("segments", nu_layout.seg_base, nu_layout.seg_region_bytes);
+	if (!err)
+		err = check_reach("stacks", nu_layout.stack_base, nu_layout.stack_region_bytes);
 	if (err)
 		return err;
 	nu_layout.stack_bytes = stack_bytes;

@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAGE_BYTES ((size_t)4096)
+#define PAGE_BYTES ((size_t)NU_PAGE_BYTES)
 
 extern void *__libc_malloc(size_t len);
 extern void *__libc_calloc(size_t n, size_t size);

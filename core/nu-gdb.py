@@ -25,6 +25,7 @@ PREEMPT_SIGNAL = "SIG37"  # SIGRTMIN + 3 of the GNU C library
 # from it, its size (switch-ARCH.S).
 LAYOUTS = {
     "i386:x86-64": ("rsp", "rip", {"r15": 8, "r14": 16, "r13": 24, "r12": 32, "rbx": 40, "rbp": 48, "rip": 56}, 64),
+    "aarch64": ("sp", "pc", {"x29": 0, "x30": 8, "pc": 8} | {f"x{n}": 16 + 8 * (n - 19) for n in range(19, 29)}, 176),
 }
 
 

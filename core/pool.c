@@ -12,7 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PAGE_BYTES    ((size_t)4096)
+#define PAGE_BYTES    ((size_t)NU_PAGE_BYTES)
 #define PROBED_PAGES  1024
 #define REFILL_STEP   (2 * NU_MIB)
 #define CHUNK_DEFAULT (32 * NU_MIB)

@@ -306,12 +306,8 @@ static void on_crash(int signo, siginfo_t *info, void *frame)
 	int me = (int)syscall(SYS_gettid), nobody = 0;
 	const struct timespec wait = {WAIT_OTHER_S, 0};
 
-#if defined(__x86_64__)
-	c.pc = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
-	c.sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
-#else
-#error "where are the registers in this processor's signal frame?"
-#endif
+	c.pc = NU_FRAME_PC(uc);
+	c.sp = NU_FRAME_SP(uc);
 	if (atomic_compare_exchange_strong(&teller, &nobody, me)) {
 		part(say_what, &c);
 		part(say_global, &c);

@@ -150,7 +150,7 @@ static int wait_still(struct nu_proclet *p, uint64_t deadline_ns)
 		if (now - begin > 2 * RETRY_NS)
 			sched_yield();
 		else
-			__builtin_ia32_pause();
+			nu_cpu_relax();
 	}
 }
 

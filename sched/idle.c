@@ -121,7 +121,7 @@ void nu_core_idle(struct nu_core *c)
 		if (!c->idle_since)
 			c->idle_since = now;
 		if (now - c->idle_since < nu_sched.spin_ns) {
-			__builtin_ia32_pause();
+			nu_cpu_relax();
 			return;
 		}
 	} else if (!c->idle_since) {

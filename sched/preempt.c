@@ -51,16 +51,7 @@ static __attribute__((noinline)) void frame_fit(ucontext_t *uc)
 	uc->uc_stack.ss_flags = 0;
 }
 
-static const void *frame_pc(const ucontext_t *uc)
-{
-#if defined(__x86_64__)
-	return (const void *)uc->uc_mcontext.gregs[REG_RIP];
-#else
-#error "where is the program counter in this processor's signal frame?"
-#endif
-}
-
-static void on_signal(int signo, siginfo_t *info, void *frame)
+void nu_preempt_handler(int signo, siginfo_t *info, void *frame)
 {
 	struct nu_core *c = nu_core_get();
 	ucontext_t *uc = frame;
@@ -73,7 +64,7 @@ static void on_signal(int signo, siginfo_t *info, void *frame)
 	if (!t)
 		return;
 	/* Another stack is that of a handler of the program's own, which cannot be left for another core. */
-	if (t->preempt_off || !nu_preempt_pc_ok(frame_pc(uc)) ||
+	if (t->preempt_off || !nu_preempt_pc_ok((const void *)NU_FRAME_PC(uc)) ||
 	    (uintptr_t)frame - (uintptr_t)t->stack_low >= (uintptr_t)t - (uintptr_t)t->stack_low) {
 		atomic_store_explicit(&c->preempt_req, 1, memory_order_relaxed);
 		return;
@@ -121,7 +112,8 @@ void nu_preempt_enable(void)
 
 void nu_preempt_awake(void)
 {
-	if (unlikely(atomic_load_explicit(&monitor.asleep, memory_order_relaxed)) &&
+	/* Not relaxed: the look must come after the caller's store, and only two sequentially consistent ones stay in order. */
+	if (unlikely(atomic_load_explicit(&monitor.asleep, memory_order_seq_cst)) &&
 	    atomic_exchange(&monitor.asleep, 0))
 		syscall(SYS_futex, &monitor.asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -200,7 +192,8 @@ static void *monitor_main(void *arg)
 
 int nu_preempt_init(void)
 {
-	struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART};
+	struct sigaction sa = {.sa_sigaction = nu_preempt_entry,
+			       .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART};
 	sigset_t all, old;
 	int err;
 

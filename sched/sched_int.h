@@ -109,12 +109,14 @@ extern struct nu_sched nu_sched;
 /* Where a thread may be interrupted: nu_image_movable(); tests that link the runtime statically narrow it. */
 extern bool (*nu_preempt_pc_ok)(const void *pc);
 
-/* ---- switch-x86_64.S ---- */
+/* ---- switch-ARCH.S ---- */
 /* Saves the caller's context, *save_p = its stack pointer, loads the context at @to, then clears *running. */
 void nu_switch(void **save_p, void *to, atomic_uint *running);
 void nu_thread_entry(void);
 /* Lays down a context at @top (16-aligned) that begins at nu_thread_entry(). */
 void *nu_switch_prepare(void *top);
+/* The preemption signal's handler: calls nu_preempt_handler(), which may return on another node. */
+void nu_preempt_entry(int signo, siginfo_t *info, void *frame);
 
 /* ---- core.c, idle.c ---- */
 struct nu_core *nu_core_get(void); /* noinline: NULL on foreign kernel threads */
@@ -188,6 +190,7 @@ unsigned nu_timers_help(struct nu_core *self);
 
 /* ---- preempt.c, crash.c ---- */
 int nu_preempt_init(void);
+void nu_preempt_handler(int signo, siginfo_t *info, void *frame);
 void nu_preempt_fini(void);
 /* Signals @c's kernel thread, unless a signal is on its way. */
 void nu_preempt_signal(struct nu_core *c);

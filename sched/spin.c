@@ -11,7 +11,7 @@ void nu_spin_lock(struct nu_spin *s)
 	nu_preempt_point();
 	while (atomic_exchange_explicit(&s->held, 1, memory_order_acquire)) {
 		while (atomic_load_explicit(&s->held, memory_order_relaxed)) {
-			__builtin_ia32_pause();
+			nu_cpu_relax();
 			if (++spins >= SPINS) {
 				spins = 0;
 				nu_yield();

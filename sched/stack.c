@@ -25,7 +25,7 @@
 #define COLOUR_BYTES 448 /* 7 lines: spreads over sets that a power of two would not reach */
 #define BATCH	     16
 #define HOT_MAX	     512 /* free stacks that keep their pages */
-#define PAGE	     4096u
+#define PAGE	     ((unsigned)NU_PAGE_BYTES)
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23

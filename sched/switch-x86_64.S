@@ -3,8 +3,6 @@
  * The switch between two contexts, and where a thread begins. A saved context, from the stack pointer up: SSE control
  * (4 bytes), x87 control (2), padding (2), r15 r14 r13 r12 rbx rbp, return address.
  */
-#if defined(__x86_64__)
-
 	.text
 /* void nu_switch(void **save_p, void *to, atomic_uint *running) */
 	.globl	nu_switch
@@ -88,8 +86,15 @@ nu_thread_entry:
 	.cfi_endproc
 	.size	nu_thread_entry, . - nu_thread_entry
 
-#else
-#error "no context switch for this processor yet: add sched/switch-ARCH.S"
-#endif
+/* void nu_preempt_entry(int signo, siginfo_t *info, void *frame): the handler returns into the C library */
+	.globl	nu_preempt_entry
+	.hidden	nu_preempt_entry
+	.type	nu_preempt_entry, @function
+	.p2align 4
+nu_preempt_entry:
+	.cfi_startproc
+	jmp	nu_preempt_handler
+	.cfi_endproc
+	.size	nu_preempt_entry, . - nu_preempt_entry
 
 	.section .note.GNU-stack, "", @progbits

@@ -13,7 +13,7 @@ void nu_thread_wait_saved(struct nu_thread *t)
 	unsigned spins = 0;
 
 	while (unlikely(atomic_load_explicit(&t->running, memory_order_acquire))) {
-		__builtin_ia32_pause();
+		nu_cpu_relax();
 		if (++spins > 200) {
 			extern int sched_yield(void);
 			sched_yield();

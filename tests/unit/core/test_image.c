@@ -166,7 +166,7 @@ Test(image, digest_is_stable_and_tells_differences)
 	cr_expect(strstr(text_a, "libc.so.6"));
 	cr_expect(strstr(text_a, "build-id "));
 	cr_expect(strstr(text_a, "page size 4096\n"));
-	cr_expect(strstr(text_a, "xsave "));
+	cr_expect(strstr(text_a, "\ncpu "));
 	cr_expect_not(strstr(text_a, "vdso"));
 	nu_layout.stack_bytes *= 2;
 	cr_assert_eq(nu_image_digest(&c, &text_c), 0);
@@ -185,7 +185,7 @@ Test(image, digest_changes_with_the_objects)
 	void *dl;
 
 	cr_assert_eq(nu_image_digest(&a, &text_a), 0);
-	dl = dlopen("libnsl.so.2", RTLD_NOW);
+	dl = dlopen("libBrokenLocale.so.1", RTLD_NOW);
 	cr_assert_not_null(dl);
 	cr_assert_eq(nu_image_digest(&b, &text_b), 0);
 	cr_expect_neq(a, b);
