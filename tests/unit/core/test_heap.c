@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The slab heap: classes, growth, exhaustion, shrinking, several cores, and going on after its bytes were copied. */
 #include "core/core.h"
+#include "tests/unit/emulator.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -733,6 +734,7 @@ Test(heap, timing)
 	struct nu_heap *h = seg_heap(&s, 64 * NU_KIB, 64 * NU_MIB);
 	static const size_t lens[] = {16, 32, 64, 100, 256, 1024, 4096, 20000};
 
+	SKIP_UNDER_EMULATOR(); /* the time is the translator's */
 	for (unsigned i = 0; i < sizeof(lens) / sizeof(lens[0]); i++)
 		fprintf(stderr, "%5zu B: pair %5.1f ns, in batches of 1000 %5.1f ns (libc %5.1f, %5.1f)\n",
 			lens[i], time_batches(h, lens[i], 1, false), time_batches(h, lens[i], 1000, false),

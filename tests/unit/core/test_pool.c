@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 
 #include "core/core.h"
+#include "tests/unit/emulator.h"
 #include "tests/unit/make_room.h"
 
 #include <fcntl.h>
@@ -190,6 +191,7 @@ Test(pool, install_and_put_keep_pages)
 	unsigned maps, max, maps_after;
 	void *home;
 
+	SKIP_UNDER_EMULATOR();
 	start(NU_GIB, 2 * NU_MIB, 2 * NU_MIB);
 	nu_maps_stats(&maps, &max);
 	cr_expect_gt(max, 1000);
@@ -224,6 +226,7 @@ Test(pool, home_is_one_mapping_again)
 	struct nu_extent e[N];
 	char *base;
 
+	SKIP_UNDER_EMULATOR();
 	start(NU_GIB, 2 * NU_MIB, 2 * NU_MIB);
 	for (int i = 0; i < N; i++) {
 		e[i] = get(128 * NU_KIB, true, i & 1);
@@ -263,6 +266,7 @@ Test(pool, prefault_backs_every_page)
 {
 	struct nu_extent e, large;
 
+	SKIP_UNDER_EMULATOR();
 	start(NU_GIB, 0, 0);
 	e = get(4 * NU_MIB, true, true);
 	cr_expect_eq(pages_present(e.home, e.len_bytes), e.len_bytes / PAGE);
@@ -326,6 +330,7 @@ Test(pool, reserve_is_refilled_and_used_by_arrivals)
 	struct nu_extent e, fresh;
 	ssize_t n;
 
+	SKIP_UNDER_EMULATOR();
 	start(NU_GIB, 0, 8 * NU_MIB);
 	cr_expect_eq(stats().reserve_bytes, 0);
 	n = nu_pool_refill(NU_MIB);
@@ -380,6 +385,7 @@ Test(pool, idle_chunks_go_back)
 	struct nu_extent e[N];
 	size_t before = resident_bytes(), full;
 
+	SKIP_UNDER_EMULATOR();
 	start(NU_GIB, 8 * NU_MIB, 8 * NU_MIB);
 	for (int i = 0; i < N; i++) {
 		e[i] = get(8 * NU_MIB, false, true);
@@ -465,6 +471,7 @@ Test(pool, chunks_are_registered_before_use_and_until_unmapped)
 {
 	struct nu_extent e, large;
 
+	SKIP_UNDER_EMULATOR();
 	cr_assert_eq(nu_pool_init(NU_GIB, 2 * NU_MIB, 0, &device_ops), 0);
 	e = get(64 * NU_KIB, true, false);
 	cr_expect_eq(device.added, 1);
@@ -488,6 +495,7 @@ Test(pool, registered_pages_are_never_dropped)
 {
 	struct nu_extent e;
 
+	SKIP_UNDER_EMULATOR();
 	cr_assert_eq(nu_pool_init(NU_GIB, 2 * NU_MIB, 2 * NU_MIB, &device_ops), 0);
 	for (int i = 0; i < 3; i++) {
 		e = get(NU_MIB, true, false);
@@ -506,6 +514,7 @@ Test(pool, failed_registration_leaves_nothing)
 	unsigned before, after, max;
 	struct nu_extent e;
 
+	SKIP_UNDER_EMULATOR();
 	cr_assert_eq(nu_pool_init(NU_GIB, 2 * NU_MIB, 0, &device_ops), 0);
 	nu_maps_stats(&before, &max);
 	device.fail = true;
