@@ -203,7 +203,7 @@ static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const
 	int err;
 
 	if (!nu_id_is_node(c->id, &ignored) && c->id != NU_ID_CTRL) {
-		err = nu_wire_credit(node, t->reply_proclet != 0, t->call_deadline_ns);
+		err = nu_wire_credit(node, len, t->reply_proclet != 0, t->call_deadline_ns);
 		if (err)
 			return err == -EAGAIN ? TRY_AGAIN : err;
 	}
@@ -213,7 +213,7 @@ static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const
 	if (err) {
 		t->wait_seq = 0;
 		if (msg.cls == NU_CLASS_CALL)
-			nu_wire_uncredit(node);
+			nu_wire_uncredit(node, len);
 		return err;
 	}
 	nu_stat_add(nu_core_self(), NU_STAT_CALLS_SENT, 1);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Credits: how many calls may be on their way to a node before it has accepted them, and who waits for one. */
+/*
+ * Credits: how many calls may be on their way to a node before it has accepted them, how many bytes of them may wait
+ * here, and who waits for that.
+ */
 #include "rpc/rpc_int.h"
 
 #include <limits.h>
@@ -18,12 +21,14 @@
 struct waiter {
 	struct nu_list link;
 	struct nu_thread *thread;
+	size_t len_bytes;
 	bool nested;
 };
 
 /* One per peer node, shared by all cores. */
 struct pool {
-	atomic_uint in_use; /* our calls that the peer has not accepted */
+	atomic_uint in_use;  /* our calls that the peer has not accepted */
+	atomic_size_t bytes; /* of our calls that have not left this node */
 	atomic_uint nwaiting;
 	atomic_uint due;     /* its calls that we have accepted and not yet told it */
 	struct nu_lock lock; /* the queue; wait_status of those in it */
@@ -65,17 +70,45 @@ void nu_credit_fini(void)
 	pools = NULL;
 }
 
-static bool take(struct pool *p, bool nested)
+static bool is_counted(size_t len_bytes)
+{
+	return len_bytes > NU_QUEUED_BYTES_FREE;
+}
+
+static bool is_full(struct pool *p)
+{
+	return atomic_load_explicit(&p->bytes, memory_order_seq_cst) >= NU_QUEUED_BYTES_MAX;
+}
+
+static bool take(struct pool *p, bool nested, size_t len_bytes)
 {
 	unsigned limit = window + (nested ? NESTED_RESERVE : 0);
 	unsigned used = atomic_load_explicit(&p->in_use, memory_order_relaxed);
 
+	/* No reserve of bytes for nested calls: the peer's poll takes them, whatever its threads wait for. */
+	if (unlikely(is_counted(len_bytes) && is_full(p)))
+		return false;
 	while (used < limit) {
 		if (atomic_compare_exchange_weak_explicit(&p->in_use, &used, used + 1, memory_order_seq_cst,
-							  memory_order_relaxed))
+							  memory_order_relaxed)) {
+			if (is_counted(len_bytes))
+				atomic_fetch_add_explicit(&p->bytes, len_bytes, memory_order_relaxed);
 			return true;
+		}
 	}
 	return false;
+}
+
+/* Lowers the bytes by as much as was counted. True if others may go on now. */
+static bool lower_bytes(struct pool *p, size_t bytes)
+{
+	size_t was = atomic_load_explicit(&p->bytes, memory_order_relaxed), left;
+
+	do {
+		left = was > bytes ? was - bytes : 0;
+	} while (!atomic_compare_exchange_weak_explicit(&p->bytes, &was, left, memory_order_seq_cst,
+							memory_order_relaxed));
+	return was >= NU_QUEUED_BYTES_MAX && left < NU_QUEUED_BYTES_MAX;
 }
 
 static void drop_waiter(struct pool *p, struct waiter *w)
@@ -123,16 +156,21 @@ static void serve_waiters(struct pool *p)
 	nu_list_for_each_safe (pos, next, &p->waiters) {
 		struct waiter *w = nu_list_entry(pos, struct waiter, link);
 		struct nu_thread *t = w->thread;
+		size_t len;
 
-		if (!take(p, w->nested)) {
-			if (w->nested)
+		if (!take(p, w->nested, w->len_bytes)) {
+			if (w->nested && !is_counted(w->len_bytes))
 				break;
 			continue;
 		}
-		if (end_wait(p, w, GRANTED))
+		len = w->len_bytes;
+		if (end_wait(p, w, GRANTED)) {
 			nu_thread_ready(t);
-		else
+		} else {
 			atomic_fetch_sub_explicit(&p->in_use, 1, memory_order_relaxed);
+			if (is_counted(len))
+				(void)lower_bytes(p, len); /* the loop goes on to the others */
+		}
 	}
 	nu_lock_release(&p->lock);
 }
@@ -146,13 +184,14 @@ static int wait_for(struct pool *p, struct nu_thread *t, struct waiter *w, uint6
 	nu_list_add_tail(&p->waiters, &w->link);
 	atomic_fetch_add_explicit(&p->nwaiting, 1, memory_order_seq_cst);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (p->dead || take(p, w->nested)) {
+	if (p->dead || take(p, w->nested, w->len_bytes)) {
 		err = p->dead ? -EHOSTDOWN : 0;
 		drop_waiter(p, w);
 		nu_lock_release(&p->lock);
 		return err;
 	}
 	t->wait_status = WAITING;
+	t->wait_hint[0] = w->len_bytes;
 	nu_wake_arm(t);
 	err = nu_thread_block_until(NU_WAIT_CREDIT, &p->lock, deadline_ns);
 	/* From here on this may be another node: @p and @w are the old one's, unless the status says WAITING. */
@@ -169,7 +208,7 @@ static int wait_for(struct pool *p, struct nu_thread *t, struct waiter *w, uint6
 	return err ? err : t->wait_status;
 }
 
-int nu_wire_credit(unsigned node, bool nested, uint64_t deadline_ns)
+int nu_wire_credit(unsigned node, size_t len_bytes, bool nested, uint64_t deadline_ns)
 {
 	struct nu_thread *t;
 	struct waiter *w;
@@ -180,13 +219,13 @@ int nu_wire_credit(unsigned node, bool nested, uint64_t deadline_ns)
 		return -EHOSTDOWN;
 	/* Newcomers do not overtake those who wait, except nested calls, which must not wait for outer ones. */
 	if (likely(nested || !atomic_load_explicit(&pools[node].nwaiting, memory_order_relaxed)) &&
-	    likely(take(&pools[node], nested)))
+	    likely(take(&pools[node], nested, len_bytes)))
 		return 0;
 	w = malloc(sizeof(*w));
 	if (!w)
 		return -ENOMEM;
 	t = nu_thread_self();
-	*w = (struct waiter){.thread = t, .nested = nested};
+	*w = (struct waiter){.thread = t, .len_bytes = len_bytes, .nested = nested};
 	t->wait_dest = node;
 	return wait_for(&pools[node], t, w, deadline_ns);
 }
@@ -209,10 +248,19 @@ int nu_credit_returned(unsigned node, uint32_t n)
 	return n ? put(&pools[node], n) : 0;
 }
 
-void nu_wire_uncredit(unsigned node)
+void nu_credit_bytes_gone(unsigned node, size_t bytes)
 {
-	if (node < nu_node.count)
-		(void)put(&pools[node], 1);
+	if (lower_bytes(&pools[node], bytes))
+		serve_waiters(&pools[node]);
+}
+
+void nu_wire_uncredit(unsigned node, size_t len_bytes)
+{
+	if (node >= nu_node.count)
+		return;
+	if (is_counted(len_bytes))
+		(void)lower_bytes(&pools[node], len_bytes);
+	(void)put(&pools[node], 1);
 }
 
 bool nu_wire_forget_waiter(struct nu_thread *t)
@@ -234,7 +282,7 @@ bool nu_wire_forget_waiter(struct nu_thread *t)
 		t->wait_status = -EAGAIN;
 	nu_lock_release(&p->lock);
 	if (granted)
-		(void)put(p, 1);
+		nu_wire_uncredit(t->wait_dest, t->wait_hint[0]);
 	return blocked;
 }
 

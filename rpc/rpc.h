@@ -23,6 +23,13 @@ enum nu_msg_class { NU_CLASS_CALL, NU_CLASS_REPLY, NU_CLASS_CONTROL };
 
 #define NU_MAX_HOPS 8
 
+/*
+ * Credits count calls; this bounds their bytes: of calls that a node has for one peer and that have not left it yet (it
+ * is stopped, or slow), with one message per core more. Calls up to NU_QUEUED_BYTES_FREE are bounded by their number.
+ */
+#define NU_QUEUED_BYTES_MAX  ((size_t)16 << 20)
+#define NU_QUEUED_BYTES_FREE 512u
+
 /* In front of each message in a batch. Little endian, 8-aligned, 96 bytes. */
 struct nu_msg {
 	uint32_t len_bytes; /* of this header and the payload, without padding to 8 */
@@ -60,13 +67,14 @@ void nu_wire_set_handler(enum nu_msg_type type, nu_msg_fn fn);
 int __must_check nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *parts,
 			      unsigned nparts);
 /*
- * One credit for a CALL to @node; blocks the thread while the peer has accepted too little (NU_WAIT_CREDIT). Nested
- * calls (@nested) draw on a reserve as well. Errors: -EHOSTDOWN, -ETIMEDOUT (@deadline_ns, 0: none); -EAGAIN the thread
+ * One credit for a CALL of @len_bytes to @node; blocks the thread (NU_WAIT_CREDIT) while the peer has accepted too few
+ * or while the bytes of calls that wait here to be sent to it are above NU_QUEUED_BYTES_MAX. Nested calls (@nested) draw
+ * on a reserve of credits as well. Errors: -EHOSTDOWN, -ETIMEDOUT (@deadline_ns, 0: none); -EAGAIN the thread
  * has moved while it waited (no credit is held): find the target anew.
  */
-int __must_check nu_wire_credit(unsigned node, bool nested, uint64_t deadline_ns);
-/* Gives back a credit whose CALL was not sent after all. From a core. */
-void nu_wire_uncredit(unsigned node);
+int __must_check nu_wire_credit(unsigned node, size_t len_bytes, bool nested, uint64_t deadline_ns);
+/* Gives back a credit whose CALL of @len_bytes was not sent after all. From a core. */
+void nu_wire_uncredit(unsigned node, size_t len_bytes);
 /*
  * A frozen thread is about to leave this node or to be discarded: takes it out of the queue for credits, or takes back
  * a credit that it was given but has not yet seen. Its nu_wire_credit() then returns -EAGAIN and the caller starts

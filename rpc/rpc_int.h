@@ -96,6 +96,7 @@ struct nu_buf {
 	bool dropped; /* while busy: nobody else wants it any more */
 	bool sent;    /* once at least */
 	size_t len_bytes, cap_bytes;
+	size_t call_bytes; /* of the calls in it, as nu_wire_credit() counted them */
 	char data[] __attribute__((aligned(16)));
 };
 
@@ -115,6 +116,8 @@ void nu_credit_fini(void);
 uint32_t nu_credit_take_due(unsigned node);
 /* Whether so many are due that a batch should be made for them. */
 bool nu_credit_is_due(unsigned node);
+/* Calls of so many bytes have left for @node, or never will. Any context. */
+void nu_credit_bytes_gone(unsigned node, size_t bytes);
 /* @n of our calls were accepted by @node. -EBADMSG: it never had so many. */
 int nu_credit_returned(unsigned node, uint32_t n);
 void nu_credit_peer_dead(unsigned node);

@@ -55,6 +55,7 @@ struct nu_buf *nu_buf_get(struct wire_core *wc, size_t cap_bytes)
 	b->busy = b->dropped = b->sent = false;
 	b->core = (unsigned)(wc - nu_wire_cores);
 	b->len_bytes = sizeof(struct nu_batch);
+	b->call_bytes = 0;
 	return b;
 }
 
@@ -64,6 +65,8 @@ void nu_buf_put(struct wire_core *wc, struct nu_buf *b)
 		b->dropped = true;
 		return;
 	}
+	if (b->call_bytes)
+		nu_credit_bytes_gone(b->conn->node, b->call_bytes);
 	if (b->cap_bytes != batch_bytes || wc->nfree >= FREE_BUFFERS_MAX) {
 		free(b);
 		return;
@@ -144,7 +147,7 @@ int nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *pa
 		return -EMSGSIZE;
 	c = &wc->conns[node];
 	if (unlikely(c->state == CONN_LOST))
-		return 0; /* what a cut wire does */
+		goto lost;
 	room = NU_ALIGN_UP(len, 8);
 	if (c->open && c->open->len_bytes + room > c->open->cap_bytes)
 		post(wc, c);
@@ -156,8 +159,15 @@ int nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *pa
 		nu_conn_dirty(c);
 	}
 	append(c->open, msg, parts, nparts, len);
+	if (msg->cls == NU_CLASS_CALL && len - sizeof(*msg) > NU_QUEUED_BYTES_FREE)
+		c->open->call_bytes += len - sizeof(*msg);
 	if (c->open->len_bytes + sizeof(*msg) > c->open->cap_bytes)
 		post(wc, c);
+	return 0;
+
+lost: /* what a cut wire does */
+	if (msg->cls == NU_CLASS_CALL && len - sizeof(*msg) > NU_QUEUED_BYTES_FREE)
+		nu_credit_bytes_gone(node, len - sizeof(*msg));
 	return 0;
 }
 
