@@ -33,3 +33,10 @@ struct nu_testing_census {
 	uint64_t pool_bytes; /* of extents that no proclet has */
 };
 NU_API void nu_testing_census(struct nu_testing_census *c_p);
+
+/* The calling node's connections that outlive their endpoints (TCP): batches that are not yet acknowledged, sent again,
+ * not taken because they had come before; endpoints that broke. */
+struct nu_testing_wire {
+	uint64_t kept, resent, refused, broken;
+};
+NU_API void nu_testing_wire(struct nu_testing_wire *w);

@@ -52,3 +52,15 @@ NU_API uint64_t nu_testing_mono_ns(void)
 {
 	return nu_mono_ns();
 }
+
+NU_API void nu_testing_wire(struct nu_testing_wire *w)
+{
+	uint64_t settled = nu_stat_sum(NU_STAT_BATCHES_SETTLED); /* first: kept - settled is never below 0 */
+
+	*w = (struct nu_testing_wire){
+		.kept = nu_stat_sum(NU_STAT_BATCHES_KEPT) - settled,
+		.resent = nu_stat_sum(NU_STAT_BATCHES_RESENT),
+		.refused = nu_stat_sum(NU_STAT_BATCHES_REFUSED),
+		.broken = nu_stat_sum(NU_STAT_CONNS_BROKEN),
+	};
+}
