@@ -190,11 +190,9 @@ static void wire_flush(unsigned core)
 {
 	struct wire_core *wc = &nu_wire_cores[core];
 
-	while (!nu_list_empty(&wc->dirty)) {
-		struct nu_conn *c = nu_list_entry(wc->dirty.next, struct nu_conn, dirty_link);
-
-		flush_conn(wc, c);
-	}
+	/* Each once: one that cannot get on comes back to the end of the list. */
+	for (unsigned i = 0; i < nu_node.count && !nu_list_empty(&wc->dirty); i++)
+		flush_conn(wc, nu_list_entry(wc->dirty.next, struct nu_conn, dirty_link));
 }
 
 void nu_wire_flush(void)

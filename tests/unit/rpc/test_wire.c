@@ -7,16 +7,6 @@
 
 /* ---- sizes ---- */
 
-static void echo(unsigned node, size_t len, unsigned char *data)
-{
-	static uint64_t tag;
-
-	fill(data, len, ++tag);
-	CHECK(!send_op(node, NU_MSG_HINT, OP_ECHO, tag, data, len));
-	event_wait(&answers, 1);
-	CHECK(answer_len == len && answer_tag == tag);
-}
-
 static void sizes_thread(void *arg)
 {
 	size_t top = NU_MESSAGE_MAX_BYTES;
@@ -367,6 +357,12 @@ static void credit_thread(void *arg)
 	CHECK(!nu_wire_credit(1, 0, false, 0));
 	CHECK(!nu_stat_sum(NU_STAT_BAD_MESSAGES));
 	end_others();
+}
+
+Test(wire, credits_tcp)
+{
+	run_nodes(&(struct setup){
+		2, 1, {.transport = "tcp", .credits = WINDOW}, credit_handlers, {credit_thread}});
 }
 
 Test(wire, credits)

@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define NODES_MAX 3
+#define NODES_MAX 3u
 #define LIMIT_S	  60
 
 /* UCX reads these in its constructor, before any code of ours: they must be there when the program starts. */
@@ -53,6 +53,7 @@ struct setup {
 	void (*handlers)(void);
 	nu_thread_fn thread[NODES_MAX]; /* first thread of each node; NULL: serves until told to end */
 	void (*outside)(int parent, int to_parent); /* on the node 0's main thread, instead of just waiting */
+	unsigned cores_of_others;		    /* than node 0; 0: as many */
 };
 
 /* Something that a thread waits for and handlers bring about. */
@@ -195,6 +196,16 @@ static inline void basic_handlers(void)
 	nu_wire_set_handler(NU_MSG_REPLY, on_reply);
 }
 
+static inline void echo(unsigned node, size_t len, unsigned char *data)
+{
+	static uint64_t tag;
+
+	fill(data, len, ++tag);
+	CHECK(!send_op(node, NU_MSG_HINT, OP_ECHO, tag, data, len));
+	event_wait(&answers, 1);
+	CHECK(answer_len == len && answer_tag == tag);
+}
+
 static void read_all(int fd, void *to, size_t len)
 {
 	for (size_t got = 0; got < len;) {
@@ -266,7 +277,7 @@ static void node_main(const struct setup *s, unsigned self, int pipes[NODES_MAX]
 	current = s;
 	CHECK(!pipe(done_pipe));
 	leave_arena();
-	node_init(self, s->nodes, s->cores);
+	node_init(self, s->nodes, self && s->cores_of_others ? s->cores_of_others : s->cores);
 	CHECK(!nu_layout_init()); /* parts the stacks' region among the nodes */
 	CHECK(!nu_wire_init(&s->wire));
 	s->handlers();
