@@ -119,7 +119,7 @@ const struct nu_class nu_node_class = {.name = "node"};
 
 const struct nu_class *nu_image_class_of(const struct nu_method *init)
 {
-	return nu_image_is_method(init) && init->cls && init->cls->init == init ? init->cls : NULL;
+	return nu_image_is_method(init) && init->constructor && init->cls->init == init ? init->cls : NULL;
 }
 
 /* ---- write protection ---- */

@@ -42,7 +42,8 @@ struct nu_method {
 	uint32_t nfields;
 	uint32_t args_bytes;
 	uint32_t result_bytes; /* in the callee: FIXED, REF */
-	uint16_t result_kind;
+	uint8_t result_kind;
+	uint8_t constructor;	    /* called by the node that creates, once */
 	uint16_t result_item_bytes; /* SPAN */
 	uint64_t magic;
 	const struct nu_class
@@ -386,7 +387,7 @@ NU_API int nu_future_wait(struct nu_future *f);
 		*(int *)nu_result = C##_init(nu_self NU_EACH(NU_GET, ~, __VA_ARGS__));                       \
 	}                                                                                                    \
 	extern __attribute__((visibility("hidden"))) const struct nu_class C##_class;                        \
-	NU_DESCRIPTOR(C, C##_init, "init", NU_RESULT_is_fixed(int, 0));                                      \
+	NU_DESCRIPTOR(C, C##_init, "init", .constructor = 1, NU_RESULT_is_fixed(int, 0));                    \
 	static inline NU_STUB int C##_create(const struct nu_options *nu_o NU_EACH(NU_PARAM, ~,              \
 										   __VA_ARGS__),             \
 					     struct C##_ref *nu_ref_p)                                       \

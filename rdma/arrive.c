@@ -350,11 +350,12 @@ static void blackout_note(uint64_t ns)
 /* What can be known of a hand-over before anything is read; the stacks' places each by itself. */
 static bool handover_is_sane(const struct nu_handover *h, size_t len)
 {
-	const struct nu_handover_thread *threads = (const struct nu_handover_thread *)(h + 1);
+	const struct nu_handover_thread *threads;
 
 	if (len < sizeof(*h) || len != sizeof(*h) + h->nthreads * sizeof(*threads) ||
-	    h->from >= nu_node.count)
+	    h->from >= nu_node.count || h->calls_active > h->nthreads)
 		return false;
+	threads = (const struct nu_handover_thread *)(h + 1);
 	for (unsigned i = 0; i < h->nthreads; i++) {
 		if (!nu_stack_may_hold((struct nu_thread *)threads[i].thread, threads[i].low,
 				       threads[i].live_bytes))
@@ -376,12 +377,13 @@ static int __attribute__((cold)) bad_handover(const struct nu_handover *h, size_
 
 static int arrive(const struct nu_handover *h, size_t len)
 {
-	const struct nu_handover_thread *threads = (const struct nu_handover_thread *)(h + 1);
+	const struct nu_handover_thread *threads;
 	struct nu_proclet *p;
 	int ret;
 
 	if (!handover_is_sane(h, len))
 		return bad_handover(h, len);
+	threads = (const struct nu_handover_thread *)(h + 1);
 	p = nu_proclet_lookup(h->id);
 	if (!p || !arrival_claim(p))
 		return -EINVAL;

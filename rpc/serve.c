@@ -214,7 +214,9 @@ static bool call_is_sane(const struct nu_msg *msg, size_t len)
 {
 	const struct nu_method *m = (const struct nu_method *)msg->method;
 
-	return nu_image_is_method(m) && len >= m->args_bytes && msg->origin < nu_node.count;
+	/* Constructors are called by the node that creates, not over the wire: nothing is constructed twice. */
+	return nu_image_is_method(m) && !m->constructor && len >= m->args_bytes &&
+	       msg->origin < nu_node.count;
 }
 
 /* Starts the call in @p (lock held, released here). */

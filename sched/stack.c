@@ -308,7 +308,7 @@ bool nu_stack_may_hold(const struct nu_thread *t, uint64_t live_low, uint64_t li
 {
 	uintptr_t low = nu_stack_slot(t);
 
-	return low && nu_stack_thread(low) == t && live_low >= low + PAGE && live_low <= (uintptr_t)t &&
+	return low && nu_stack_thread(low) == t && live_low >= stack_low(low) && live_low <= (uintptr_t)t &&
 	       live_bytes == (uintptr_t)(t + 1) - live_low;
 }
 
@@ -373,9 +373,17 @@ void nu_stack_depart(struct nu_thread *t)
 	}
 }
 
+/* Whether the thread on a stack of ours may have ended elsewhere already: its proclet is on its way, or has left. */
+static bool may_have_left(uintptr_t low)
+{
+	const struct nu_proclet *p = nu_stack_thread(low)->proclet;
+
+	return p && (p->state == NU_PROCLET_MOVING || p->state == NU_PROCLET_MOVED);
+}
+
 void nu_stack_returned(void *stack_top)
 {
-	uintptr_t low = nu_stack_slot((char *)stack_top - 1);
+	uintptr_t low = nu_stack_slot((void *)((uintptr_t)stack_top - 1));
 	uint8_t lent = SLOT_LENT, here = SLOT_HERE;
 
 	if (!low || !is_ours(low) || low >= stacks.part_next) {
@@ -387,7 +395,8 @@ void nu_stack_returned(void *stack_top)
 		return;
 	}
 	/* The destination runs a proclet's threads while we still take them out of our books. */
-	if (!atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &here, SLOT_BACK))
+	if (!may_have_left(low) ||
+	    !atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &here, SLOT_BACK))
 		nu_warn("stacks: %p came home but was not lent: ignored", stack_top);
 }
 

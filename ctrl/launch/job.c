@@ -497,9 +497,7 @@ static bool drain(struct relay *r)
 	while (r->fd >= 0 && relay_may_read(r)) {
 		if (relay_pump(r) != RELAY_EMPTY)
 			continue;
-		relay_finish(r);
-		close(r->fd);
-		r->fd = -1;
+		relay_close(r);
 	}
 	return r->fd < 0;
 }

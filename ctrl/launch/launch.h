@@ -90,6 +90,8 @@ void relay_init(struct relay *r, int fd, struct writer *to, int node); /* node -
 /* Reads once. At the end of file the last, unended line is passed on and the descriptor closed. */
 enum relay_result relay_pump(struct relay *r);
 void relay_finish(struct relay *r);
+/* Passes on what there is, and reads no more. */
+void relay_close(struct relay *r);
 bool relay_may_read(const struct relay *r);
 
 /* ---- spawn.c ---- */

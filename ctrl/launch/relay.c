@@ -89,6 +89,16 @@ void relay_finish(struct relay *r)
 	free(text);
 }
 
+void relay_close(struct relay *r)
+{
+	relay_finish(r);
+	free(r->line);
+	r->line = NULL;
+	r->cap = 0;
+	close(r->fd);
+	r->fd = -1;
+}
+
 bool relay_may_read(const struct relay *r)
 {
 	return r->fd >= 0 && writer_queued(r->to) < WRITER_HIGH_BYTES;
@@ -106,11 +116,6 @@ enum relay_result relay_pump(struct relay *r)
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return errno == EAGAIN ? RELAY_EMPTY : RELAY_MORE;
-	relay_finish(r);
-	free(r->line);
-	r->line = NULL;
-	r->cap = 0;
-	close(r->fd);
-	r->fd = -1;
+	relay_close(r);
 	return RELAY_EOF;
 }

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A node of three in one process, with its scheduler, pool, controller and all handlers, whose peers are the input. In
+ * place of rpc/ucx.c and rdma/reader.c stand doubles: what is sent is checked and dropped, what is read comes from an
+ * image of a proclet that the rig keeps.
+ */
+#pragma once
+
+#include "ctrl/controller.h"
+#include "ctrl/ctrl.h"
+#include "fuzz.h"
+#include "rdma/move_int.h"
+#include "rpc/rpc_int.h"
+
+NU_CLASS_DECLARE(box, val(unsigned, n));
+NU_CLASS_DECLARE(other, str(name));
+
+#define RIG_KEY	     0x6b65796b65796b65ull
+#define RIG_WAITERS  4u
+#define RIG_CAPACITY NU_MIB
+/* Proclets that are always there, and ids of others: a mover whose image the rig has, some that are elsewhere. */
+#define RIG_BOX	   nu_id_make(2048, 11)
+#define RIG_OTHER  nu_id_make(2049, 12)
+#define RIG_MAIN   nu_id_make(NU_SEG_MAIN, 1)
+#define RIG_MOVER  nu_id_make(2050, 13)
+#define RIG_REMOTE nu_id_make(2060, 14)
+
+void rig_start(void);
+/* Threads of the box wait for answers from node 1: their addresses and sequence numbers. */
+void rig_waiters_start(void);
+extern struct nu_thread *rig_waiter[RIG_WAITERS];
+/* One batch arrives, as if from a peer. Returns when its handlers have. */
+void rig_receive(const void *batch, size_t len);
+/* Lets the threads that it has started run for a while. */
+void rig_pause(void);
+/* Lets everything that the input has begun come to its end, and takes away what it left behind. */
+void rig_settle(bool reset_controller);
+/* How the image is changed before it is read: 0 not at all, else one of RIG_DAMAGES, all of which must be noticed. */
+extern unsigned rig_damage;
+#define RIG_DAMAGES 16u
+uint64_t rig_image_bytes(void);
+/* The control block of the i-th stack of @node's part. */
+struct nu_thread *rig_stack(unsigned node, unsigned i);
