@@ -18,6 +18,7 @@ static struct nu_proclet user_proclet, node_proclet;
 static char user_heap; /* only told from NULL: the user proclet's threads are not the runtime's */
 static sem_t main_done;
 static void (*main_body)(void);
+static unsigned start_as; /* the node that this process is: whose stacks are its own */
 
 static __attribute__((unused)) bool in_user_text(const void *pc)
 {
@@ -60,7 +61,7 @@ static void start_in(struct nu_proclet *p, unsigned cores, void (*body)(void))
 {
 	sem_init(&main_done, 0, 0);
 	main_body = body;
-	nu_node.self = 0;
+	nu_node.self = start_as;
 	nu_node.count = 1;
 	nu_node.cores = cores;
 	nu_node.cores_of[0] = (uint8_t)cores;
