@@ -6,19 +6,20 @@
 # core/image.c tells it from the program's own code: a thread that is interrupted in it must not be moved.
 set -eu
 out=$1
+: "${LD:=ld}" "${OBJDUMP:=objdump}" "${OBJCOPY:=objcopy}" "${AR:=ar}"
 shift
 obj=${out%.a}.o
 trap 'rm -f "$obj"' EXIT
 
 code_sections() { # those of $obj, one a line
-	objdump -h -w "$obj" | awk '$1 ~ /^[0-9]+$/ && / CODE/ { print $2 }' | sort -u
+	"$OBJDUMP" -h -w "$obj" | awk '$1 ~ /^[0-9]+$/ && / CODE/ { print $2 }' | sort -u
 }
 
-ld -r -o "$obj" --whole-archive "$@"
+"$LD" -r -o "$obj" --whole-archive "$@"
 for section in $(code_sections); do
-	objcopy --rename-section "$section=nu_text,contents,alloc,load,readonly,code" "$obj"
+	"$OBJCOPY" --rename-section "$section=nu_text,contents,alloc,load,readonly,code" "$obj"
 done
-objcopy --localize-hidden "$obj"
+"$OBJCOPY" --localize-hidden "$obj"
 [ "$(code_sections)" = nu_text ] || { echo "archive.sh: code outside nu_text: $(code_sections)" >&2; exit 1; }
 rm -f "$out"
-ar crsD "$out" "$obj"
+"$AR" crsD "$out" "$obj"

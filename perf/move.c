@@ -5,6 +5,7 @@
  * of one host share, in its own code: a thread that is always inside the runtime can seldom be interrupted.
  */
 #include "perf.h"
+#include "ticks.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,9 +28,9 @@ static void run(void *arg)
 {
 	struct mover *m = arg;
 
-	m->last = __builtin_ia32_rdtsc();
+	m->last = perf_ticks();
 	while (!m->stop) {
-		uint64_t now = __builtin_ia32_rdtsc(), gap = now - m->last;
+		uint64_t now = perf_ticks(), gap = now - m->last;
 
 		m->count++;
 		if (gap > m->gap)
@@ -178,10 +179,10 @@ static int round_trip(struct mover_ref p, struct move_samples *s, size_t i)
 /* Nanoseconds in a tick of the time stamp counter. */
 static double tick_ns(void)
 {
-	uint64_t ns = nu_testing_mono_ns(), ticks = __builtin_ia32_rdtsc();
+	uint64_t ns = nu_testing_mono_ns(), ticks = perf_ticks();
 
 	nu_sleep_us(20000);
-	ticks = __builtin_ia32_rdtsc() - ticks;
+	ticks = perf_ticks() - ticks;
 	return (double)(nu_testing_mono_ns() - ns) / (double)ticks;
 }
 

@@ -153,14 +153,25 @@ static void do_exchange(void)
 	done(0);
 }
 
+/* The stack protector's word and the one that setjmp() hides pointers with. */
+#if defined(__x86_64__)
+#define READ_GUARDS(canary, guard)                                                                           \
+	do {                                                                                                 \
+		asm("mov %%fs:0x28, %0" : "=r"(canary));                                                     \
+		asm("mov %%fs:0x30, %0" : "=r"(guard));                                                      \
+	} while (0)
+#else
+extern uintptr_t __stack_chk_guard, __pointer_chk_guard;
+#define READ_GUARDS(canary, guard) ((canary) = __stack_chk_guard, (guard) = __pointer_chk_guard)
+#endif
+
 /* Everything that a thread's stack may hold and that must be the same on all nodes. */
 static void do_layout(void)
 {
 	uintptr_t canary, guard;
 	int here;
 	char hex[65];
-	asm("mov %%fs:0x28, %0" : "=r"(canary));
-	asm("mov %%fs:0x30, %0" : "=r"(guard));
+	READ_GUARDS(canary, guard);
 	for (unsigned i = 0; i < 32; i++)
 		snprintf(hex + 2 * i, 3, "%02x", nu_boot_options.secret[i]);
 	printf("layout %p %p %p %zx %zx %s\n", (void *)do_layout, (void *)printf, (void *)&here, canary,
