@@ -4,6 +4,7 @@
 
 #include <sched.h>
 #include <stdio.h>
+#include <sys/shm.h>
 #include <sys/statvfs.h>
 #include <sys/timerfd.h>
 #include <ucp/api/ucp.h>
@@ -105,13 +106,35 @@ static bool has_shm_folder(void)
 	return false;
 }
 
+static bool has_sysv(void)
+{
+	int id = shmget(IPC_PRIVATE, SHM_BYTES, IPC_CREAT | 0600);
+
+	return id >= 0 && !shmctl(id, IPC_RMID, NULL);
+}
+
+/*
+ * What to tell UCX when nobody has said. It listens on a port for each node that may use TCP, even if shared memory then
+ * carries everything, and any local user can connect there: on one host TCP is only for where no shared memory is.
+ */
+static const char *choose_tls(bool several_hosts)
+{
+	if (getenv("UCX_TLS"))
+		return NULL;
+	if (several_hosts)
+		return has_shm_folder() ? NULL : "^posix";
+	if (has_shm_folder())
+		return "posix,sysv,self";
+	return has_sysv() ? "sysv,self" : "^posix";
+}
+
 static int configure(ucp_config_t *config, const char *transport, bool several_hosts)
 {
 	const char *tls = transport;
 	int err = 0;
 
 	if (!transport || !strcmp(transport, "auto"))
-		tls = getenv("UCX_TLS") || has_shm_folder() ? NULL : "^posix";
+		tls = choose_tls(several_hosts);
 	else if (!strcmp(transport, "shm"))
 		tls = has_shm_folder() ? "posix,sysv,self" : "sysv,self";
 	else if (!strcmp(transport, "tcp"))

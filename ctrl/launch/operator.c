@@ -36,7 +36,7 @@ int operator_listen(void)
 			 (int)getpid());
 	if (fd < 0 ||
 	    bind(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n)) ||
-	    listen(fd, OPERATORS_MAX)) {
+	    listen(fd, 8 * OPERATORS_MAX)) {
 		launch_say("nu_ctl cannot reach this job: %s", strerror(errno));
 		if (fd >= 0)
 			close(fd);
