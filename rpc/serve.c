@@ -37,14 +37,15 @@ static void on_hint(const struct nu_msg *msg, const void *payload, size_t len, u
 /* A stack of ours has ended elsewhere. */
 static void on_stack(const struct nu_msg *msg, const void *payload, size_t len, unsigned from)
 {
-	nu_stack_returned((void *)msg->thread);
+	nu_stack_returned((void *)msg->thread, msg->target);
 }
 
-static void stack_home(unsigned home, void *stack_top)
+static void stack_home(unsigned home, void *stack_top, uint64_t proclet)
 {
 	struct nu_msg msg = {.len_bytes = sizeof(msg),
 			     .type = NU_MSG_STACK,
 			     .cls = NU_CLASS_CONTROL,
+			     .target = proclet,
 			     .thread = (uint64_t)stack_top};
 
 	(void)!nu_wire_send(home, &msg, NULL, 0); /* its home may be dead: then nobody needs it */

@@ -209,8 +209,12 @@ bool nu_stack_may_hold(const struct nu_thread *t, uint64_t live_low, uint64_t li
 void nu_stack_depart(struct nu_thread *t_addr);
 /* The bytes are here: joins thread to @p (p->lock held, p frozen): links it, parks it if it was PARKED. */
 void nu_thread_arrived(struct nu_thread *t, struct nu_proclet *p);
-/* A stack of ours ended elsewhere and comes home. Any core. */
-void nu_stack_returned(void *stack_top);
+/* A stack of ours that a thread of @proclet had ended elsewhere and comes home. Any core. */
+void nu_stack_returned(void *stack_top, uint64_t proclet);
+/* Our stacks that are elsewhere, one by one: the proclets that have them. *cursor from 0. Any kernel thread. */
+bool nu_stacks_next_lent(size_t *cursor, uint64_t *proclet_p);
+/* @proclet was lost with its node: its threads' stacks are ours to use again. */
+void nu_stacks_take_back(uint64_t proclet);
 /* Stacks in use on this node, and its own ones whose threads are elsewhere. For tests. */
 void nu_stacks_count(size_t *here_p, size_t *lent_p);
 /* Whether @t is the address of a control block that is mapped here now (a peer's word is checked with it). */
@@ -239,8 +243,8 @@ struct nu_poller {
 int __must_check nu_poller_add(const struct nu_poller *p); /* before nu_sched_start */
 
 struct nu_sched_ops {
-	/* A stack of node @home ended here. */
-	void (*stack_home)(unsigned home, void *stack_top);
+	/* A stack of node @home ended here, with a thread of @proclet. */
+	void (*stack_home)(unsigned home, void *stack_top, uint64_t proclet);
 	/* A thread ran over its stack's guard page, or crashed: names it (signal context; must be signal-safe). */
 	void (*crashed)(struct nu_thread *t, int signo, void *addr);
 };

@@ -43,6 +43,7 @@ static struct {
 	unsigned shift;		 /* log2 of a slot's bytes */
 	size_t nslots;		 /* of the whole region */
 	_Atomic(uint8_t) *table; /* enum slot_state by slot */
+	uint64_t *lent_to;	 /* of our slots: the proclet whose thread took it away */
 	uintptr_t part_low, part_end,
 		part_next;	      /* this node's part; what lies above part_next was never mapped */
 	struct nu_thread *hot, *cold; /* free, linked by their `joiner` */
@@ -102,6 +103,13 @@ int nu_stacks_init(void)
 	stacks.part_low = nu_layout.stack_base + nu_node.self * nu_layout.stack_node_bytes;
 	stacks.part_end = stacks.part_low + nu_layout.stack_node_bytes;
 	stacks.part_next = stacks.part_low;
+	stacks.lent_to = mmap(NULL, (nu_layout.stack_node_bytes >> stacks.shift) * sizeof(uint64_t),
+			      PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (stacks.lent_to == MAP_FAILED) {
+		nu_err("stacks: no address space for the table of this node's %zu stacks",
+		       nu_layout.stack_node_bytes >> stacks.shift);
+		return -ENOMEM;
+	}
 	stacks.table = mmap(NULL, stacks.nslots, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (stacks.table == MAP_FAILED) {
@@ -119,6 +127,7 @@ void nu_stacks_fini(void)
 	munmap((void *)stacks.part_low, stacks.part_next - stacks.part_low);
 	nu_maps_release((unsigned)((stacks.part_next - stacks.part_low) >> stacks.shift));
 	munmap(stacks.table, stacks.nslots);
+	munmap(stacks.lent_to, (nu_layout.stack_node_bytes >> stacks.shift) * sizeof(uint64_t));
 	stacks.table = NULL;
 }
 
@@ -286,11 +295,12 @@ void nu_thread_free(struct nu_thread *t)
 		return;
 	}
 	unsigned home = t->home_node;
+	uint64_t proclet = t->proclet_id;
 
 	slot_unmap(low);
 	atomic_fetch_sub_explicit(&stacks.nforeign, 1, memory_order_relaxed);
 	if (nu_sched.ops.stack_home)
-		nu_sched.ops.stack_home(home, (void *)(low + slot_bytes()));
+		nu_sched.ops.stack_home(home, (void *)(low + slot_bytes()), proclet);
 }
 
 void nu_stack_live(const struct nu_thread *t, void **low_p, size_t *len_p)
@@ -352,6 +362,11 @@ static void give(uintptr_t low)
 	nu_lock_release(&stacks.lock);
 }
 
+static uint64_t *lent_to(uintptr_t low)
+{
+	return &stacks.lent_to[(low - stacks.part_low) >> stacks.shift];
+}
+
 void nu_stack_depart(struct nu_thread *t)
 {
 	uintptr_t low = nu_stack_slot(t);
@@ -364,6 +379,8 @@ void nu_stack_depart(struct nu_thread *t)
 		atomic_fetch_sub_explicit(&stacks.nforeign, 1, memory_order_relaxed);
 		return;
 	}
+	if (t->proclet_id) /* else it was mapped ahead, and comes no more */
+		*lent_to(low) = t->proclet_id;
 	/* Before it is lent: then it may be somebody else's at once. */
 	if (atomic_load_explicit(slot, memory_order_acquire) == SLOT_HERE)
 		madvise((void *)stack_low(low), nu_layout.stack_bytes, MADV_DONTNEED);
@@ -381,21 +398,25 @@ static bool may_have_left(uintptr_t low)
 	return p && (p->state == NU_PROCLET_MOVING || p->state == NU_PROCLET_MOVED);
 }
 
-void nu_stack_returned(void *stack_top)
+void nu_stack_returned(void *stack_top, uint64_t proclet)
 {
 	uintptr_t low = nu_stack_slot((void *)((uintptr_t)stack_top - 1));
 	uint8_t lent = SLOT_LENT, here = SLOT_HERE;
+	struct nu_thread *t;
 
 	if (!low || !is_ours(low) || low >= stacks.part_next) {
 		nu_warn("stacks: %p came home but is none of ours: ignored", stack_top);
 		return;
 	}
-	if (atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &lent, SLOT_FREE)) {
+	t = nu_stack_thread(low);
+	/* Of a proclet that was lost with a node, and whose stacks were taken back, nothing comes home that still counts. */
+	if (*lent_to(low) == proclet &&
+	    atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &lent, SLOT_FREE)) {
 		give(low);
 		return;
 	}
 	/* The destination runs a proclet's threads while we still take them out of our books. */
-	if (!may_have_left(low) ||
+	if (t->proclet_id != proclet || !may_have_left(low) ||
 	    !atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &here, SLOT_BACK))
 		nu_warn("stacks: %p came home but was not lent: ignored", stack_top);
 }
@@ -419,5 +440,34 @@ void nu_stacks_count(size_t *here_p, size_t *lent_p)
 
 		*here_p += state == SLOT_HERE || state == SLOT_BACK;
 		*lent_p += state == SLOT_LENT;
+	}
+}
+
+bool nu_stacks_next_lent(size_t *cursor, uint64_t *proclet_p)
+{
+	size_t first = slot_index(stacks.part_low), end = slot_index(stacks.part_next);
+
+	while (first + *cursor < end) {
+		size_t i = (*cursor)++;
+
+		if (atomic_load_explicit(&stacks.table[first + i], memory_order_acquire) == SLOT_LENT) {
+			*proclet_p = stacks.lent_to[i];
+			return true;
+		}
+	}
+	return false;
+}
+
+void nu_stacks_take_back(uint64_t proclet)
+{
+	size_t first = slot_index(stacks.part_low), end = slot_index(stacks.part_next);
+
+	for (size_t i = first; i < end; i++) {
+		uint8_t lent = SLOT_LENT;
+
+		if (atomic_load_explicit(&stacks.table[i], memory_order_acquire) == SLOT_LENT &&
+		    stacks.lent_to[i - first] == proclet &&
+		    atomic_compare_exchange_strong(&stacks.table[i], &lent, SLOT_FREE))
+			give(stacks.part_low + ((i - first) << stacks.shift));
 	}
 }

@@ -184,7 +184,7 @@ Test(stack, threads_leave_and_come_back, .timeout = 60)
 static void *home_top;
 static unsigned home_node;
 
-static void note_home(unsigned home, void *top)
+static void note_home(unsigned home, void *top, uint64_t proclet)
 {
 	home_node = home;
 	home_top = top;
@@ -194,7 +194,8 @@ static void foreign(void)
 {
 	uintptr_t low = nu_layout.stack_base + nu_layout.stack_node_bytes + 5 * nu_layout.stack_slot_bytes;
 	struct nu_thread *t = nu_stack_thread(low), *own;
-	size_t live = sizeof(*t) + 5000;
+	size_t live = sizeof(*t) + 5000, cursor = 0;
+	uint64_t id = user_proclet.id, lent_to = 0;
 	static const struct nu_sched_ops ops = {.stack_home = note_home};
 
 	nu_sched_set_ops(&ops);
@@ -218,9 +219,26 @@ static void foreign(void)
 	low = nu_stack_slot(own);
 	nu_stack_depart(own);
 	cr_assert_not(nu_thread_is_here(own));
-	nu_stack_returned((void *)(low + nu_layout.stack_slot_bytes));
-	nu_stack_returned((void *)(low + nu_layout.stack_slot_bytes));
+	nu_stack_returned((void *)(low + nu_layout.stack_slot_bytes), id + 1);
+	cr_assert_eq(nu_stack_adopt(own, sizeof(*own)), 0, "another proclet's word: it is lent still");
+	own->proclet_id = id;
+	nu_stack_depart(own);
+	nu_stack_returned((void *)(low + nu_layout.stack_slot_bytes), id);
+	nu_stack_returned((void *)(low + nu_layout.stack_slot_bytes), id);
 	cr_assert_eq(nu_stack_adopt(own, sizeof(*own)), -EINVAL, "not lent any more");
+
+	/* One that is lent to a proclet that is lost. */
+	own = nu_thread_alloc(&user_proclet);
+	nu_stack_depart(own);
+	cr_assert(nu_stacks_next_lent(&cursor, &lent_to));
+	cr_assert_eq(lent_to, id);
+	cr_assert_not(nu_stacks_next_lent(&cursor, &lent_to));
+	nu_stacks_take_back(id + 1);
+	cr_assert_eq(nu_stack_adopt(own, sizeof(*own)), 0, "of another proclet");
+	own->proclet_id = id;
+	nu_stack_depart(own);
+	nu_stacks_take_back(id);
+	cr_assert_eq(nu_stack_adopt(own, sizeof(*own)), -EINVAL, "taken back");
 }
 
 Test(stack, foreign_stacks)
