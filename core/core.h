@@ -210,6 +210,8 @@ struct nu_node {
 	pid_t pids[NU_MAX_NODES];
 	uint8_t cores_of[NU_MAX_NODES];
 	atomic_bool dead[NU_MAX_NODES];
+	atomic_bool any_dead;
+	atomic_ulong deaths_done; /* deaths that all of this node's proclets have been looked through for */
 	uint64_t incarnation;
 };
 extern struct nu_node nu_node;
@@ -375,6 +377,8 @@ struct nu_proclet_head {
 	struct nu_reftab *holders; /* ... by holder (in this heap) */
 	struct nu_reftab *held;	   /* counted references that this proclet holds (in this heap) */
 	int64_t clock_offset_ns;   /* its clock = node's monotonic clock + this */
+	uint64_t deaths_done;	   /* nu_node.deaths_done of the last look at its calls and references, ... */
+	uint64_t look;		   /* and which look is under way, if it has not moved since; rpc/lost.c */
 	bool pinned;
 };
 
@@ -412,6 +416,7 @@ struct nu_proclet {
 	unsigned moved_from; /* ARRIVING, or while output is held: the source */
 	bool move_claimed;   /* somebody is moving or freeing it */
 	bool arriving_busy;  /* ARRIVING: somebody makes room for it, pulls it or gives it up; under lock */
+	bool was_note;	     /* ARRIVING: it was here before, and the controller knows */
 	struct nu_arrival *arrival; /* ARRIVING: what has been made ready for it; rdma/ */
 
 	unsigned nextents;

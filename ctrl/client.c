@@ -32,7 +32,8 @@ int nu_client_new(const struct nu_options *o, struct nu_place *place_p)
 {
 	struct nu_ctrl_answer a;
 	int ret = outcome(nu_controller_proclet_new(ctrl, o->capacity_bytes, o->pinned,
-						    o->node ? o->node - 1 : NU_CTRL_NO_NODE, &a),
+						    o->node ? o->node - 1 : NU_CTRL_NO_NODE,
+						    nu_thread_self()->proclet_id, &a),
 			  &a);
 
 	if (!ret)
@@ -76,20 +77,35 @@ int nu_client_ready(uint64_t id)
 	return outcome(nu_controller_ready(ctrl, id, &a), &a);
 }
 
+/* Notes elsewhere of where it went: gone before the segment is used again. */
+static void forget_at(uint64_t id, const struct nu_ctrl_holders *h)
+{
+	struct nu_ctrl_answer a;
+
+	for (unsigned n = 0; n < nu_node.count; n++) {
+		if (h->nodes[n / 64] >> n % 64 & 1 && !nu_service_forget(n, id))
+			(void)!outcome(nu_controller_forgot(ctrl, id, n, &a), &a);
+	}
+}
+
 int nu_client_free(uint64_t id, unsigned node)
 {
 	struct nu_ctrl_holders h;
-	struct nu_ctrl_answer a;
 	int ret = nu_controller_free(ctrl, id, node, &h);
 
 	if (!ret)
 		ret = h.status;
-	for (unsigned n = 0; !ret && n < nu_node.count; n++) {
-		/* Notes elsewhere of where it went: gone before the segment is used again. */
-		if (h.nodes[n / 64] >> n % 64 & 1 && !nu_service_forget(n, id))
-			(void)!outcome(nu_controller_forgot(ctrl, id, n, &a), &a);
-	}
+	if (!ret)
+		forget_at(id, &h);
 	return ret;
+}
+
+void nu_client_forget(uint64_t id)
+{
+	struct nu_ctrl_holders h;
+
+	if (!nu_controller_holders(ctrl, id, &h) && !h.status)
+		forget_at(id, &h);
 }
 
 int nu_client_move_begin(uint64_t id, unsigned to, uint64_t *location_p)
@@ -191,6 +207,20 @@ int nu_client_doubts(struct nu_ctrl_doubt *doubts, unsigned max)
 	struct nu_bytes b = {0};
 
 	return take(nu_controller_doubts(ctrl, &b), b, 0, sizeof(*doubts), doubts, max);
+}
+
+int nu_client_fresh(struct nu_ctrl_fresh *fresh, unsigned max)
+{
+	struct nu_bytes b = {0};
+
+	return take(nu_controller_fresh(ctrl, &b), b, 0, sizeof(*fresh), fresh, max);
+}
+
+int nu_client_waiting(uint64_t *ids, unsigned max)
+{
+	struct nu_bytes b = {0};
+
+	return take(nu_controller_waiting(ctrl, &b), b, 0, sizeof(*ids), ids, max);
 }
 
 int nu_client_nodes(struct nu_node_info *infos, unsigned max)

@@ -61,12 +61,16 @@ struct nu_ctrl_answer nu_controller_do_set_state(struct nu_controller *self, uns
 }
 
 struct nu_ctrl_answer nu_controller_do_proclet_new(struct nu_controller *self, uint64_t capacity, bool pinned,
-						   unsigned wanted)
+						   unsigned wanted, uint64_t asker)
 {
 	struct nu_ctrl_answer a = {0};
 	unsigned node = 0;
 
-	OPERATION(self, a, nu_ctrl_proclet_new(&self->ctrl, capacity, pinned, wanted, 0, &a.a, &node));
+	nu_mutex_lock(&self->mutex);
+	a.status = nu_ctrl_proclet_new(&self->ctrl, capacity, pinned, wanted, 0, &a.a, &node);
+	if (!a.status)
+		a.status = nu_ctrl_proclet_asker(&self->ctrl, a.a, asker);
+	nu_mutex_unlock(&self->mutex);
 	a.b = node;
 	return a;
 }
@@ -119,6 +123,14 @@ struct nu_ctrl_holders nu_controller_do_free(struct nu_controller *self, uint64_
 	nu_mutex_unlock(&self->mutex);
 	if (node < NU_MAX_NODES)
 		h.nodes[node / 64] &= ~((uint64_t)1 << node % 64);
+	return h;
+}
+
+struct nu_ctrl_holders nu_controller_do_holders(struct nu_controller *self, uint64_t id)
+{
+	struct nu_ctrl_holders h = {0};
+
+	OPERATION(self, h, nu_ctrl_holders(&self->ctrl, id, h.nodes));
 	return h;
 }
 
@@ -177,6 +189,27 @@ void nu_controller_do_doubts(struct nu_controller *self, struct nu_out *out)
 	n = nu_ctrl_doubts(&self->ctrl, doubts, 64);
 	nu_mutex_unlock(&self->mutex);
 	nu_out_bytes(out, doubts, (n < 64 ? n : 64) * sizeof(doubts[0]));
+}
+
+void nu_controller_do_fresh(struct nu_controller *self, struct nu_out *out)
+{
+	struct nu_ctrl_fresh fresh[64];
+	unsigned n;
+
+	nu_mutex_lock(&self->mutex);
+	n = nu_ctrl_fresh(&self->ctrl, fresh, 64);
+	nu_mutex_unlock(&self->mutex);
+	nu_out_bytes(out, fresh, n * sizeof(fresh[0]));
+}
+
+void nu_controller_do_waiting(struct nu_controller *self, struct nu_out *out)
+{
+	uint64_t ids[64], n;
+
+	nu_mutex_lock(&self->mutex);
+	n = nu_ctrl_waiting(&self->ctrl, ids, 64);
+	nu_mutex_unlock(&self->mutex);
+	nu_out_bytes(out, ids, (n < 64 ? n : 64) * sizeof(ids[0]));
 }
 
 typedef int (*ids_fn)(const struct nu_ctrl *, unsigned, uint64_t, uint64_t *, unsigned, unsigned *);

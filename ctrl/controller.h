@@ -22,13 +22,14 @@ NU_METHOD(nu_controller, node_dead, obj(nu_ctrl_answer), val(unsigned, node));
 NU_METHOD(nu_controller, set_state, obj(nu_ctrl_answer), val(unsigned, node), val(unsigned, state));
 /* a: id, b: node */
 NU_METHOD(nu_controller, proclet_new, obj(nu_ctrl_answer), val(uint64_t, capacity), val(bool, pinned),
-	  val(unsigned, wanted));
+	  val(unsigned, wanted), val(uint64_t, asker));
 NU_METHOD(nu_controller, proclet_main, obj(nu_ctrl_answer), val(unsigned, node), val(uint64_t, capacity));
 NU_METHOD(nu_controller, ready, obj(nu_ctrl_answer), val(uint64_t, id));
 NU_METHOD(nu_controller, sized, obj(nu_ctrl_answer), val(uint64_t, id), val(uint64_t, bytes));
 /* a: node, b: location number */
 NU_METHOD(nu_controller, locate, obj(nu_ctrl_answer), val(uint64_t, id));
 NU_METHOD(nu_controller, free, obj(nu_ctrl_holders), val(uint64_t, id), val(unsigned, node));
+NU_METHOD(nu_controller, holders, obj(nu_ctrl_holders), val(uint64_t, id));
 NU_METHOD(nu_controller, forgot, obj(nu_ctrl_answer), val(uint64_t, id), val(unsigned, node));
 /* a: location number; status 1: it is there already */
 NU_METHOD(nu_controller, move_begin, obj(nu_ctrl_answer), val(uint64_t, id), val(unsigned, to));
@@ -38,8 +39,10 @@ NU_METHOD(nu_controller, resolve, obj(nu_ctrl_answer), val(uint64_t, id), val(un
 	  val(uint64_t, location));
 /* a: node */
 NU_METHOD(nu_controller, place, obj(nu_ctrl_answer), val(uint64_t, id));
-/* Arrays: of struct nu_ctrl_doubt, of ids, of struct nu_node_info, of a cursor followed by struct nu_ctrl_info. */
+/* Arrays: of struct nu_ctrl_doubt, of struct nu_ctrl_fresh, of ids, of struct nu_node_info, of a cursor followed by struct nu_ctrl_info. */
 NU_METHOD(nu_controller, doubts, bytes);
+NU_METHOD(nu_controller, fresh, bytes);
+NU_METHOD(nu_controller, waiting, bytes);
 NU_METHOD(nu_controller, victims, bytes, val(unsigned, node), val(uint64_t, after), val(unsigned, max));
 NU_METHOD(nu_controller, away, bytes, val(unsigned, node), val(uint64_t, after), val(unsigned, max));
 NU_METHOD(nu_controller, nodes, bytes);

@@ -38,6 +38,12 @@ int nu_client_node_dead(unsigned node);
 /* Moves that a death left in doubt; and what asking the other node gave (NU_CTRL_NO_NODE: it is lost). */
 int __must_check nu_client_doubts(struct nu_ctrl_doubt *doubts, unsigned max);
 int nu_client_resolve(uint64_t id, unsigned node, uint64_t location);
+/* Proclets under construction, and who asked for them. Return: how many. */
+int __must_check nu_client_fresh(struct nu_ctrl_fresh *fresh, unsigned max);
+/* Ended or lost ones of which nodes other than their last still hold something. Return: how many. */
+int __must_check nu_client_waiting(uint64_t *ids, unsigned max);
+/* Has every node that holds something of @id forget it, whoever began that. */
+void nu_client_forget(uint64_t id);
 int __must_check nu_client_set_state(unsigned node, enum nu_node_state state);
 int __must_check nu_client_place(uint64_t id, unsigned *node_p);
 /* Proclets of @node beyond @after by rising id: movable ones, or those that a drain took away. Return: how many. */
@@ -50,9 +56,10 @@ int __must_check nu_client_list(uint64_t *cursor, struct nu_ctrl_info *infos, un
 /* ---- a node's services: service.c: internal methods of its own proclet ---- */
 int nu_service_forget(unsigned node, uint64_t id);
 int nu_service_stats(unsigned node, struct nu_stats *s);
-/* After a death: asks the nodes about moves that were in flight and tells the controller. Node 0. */
-void nu_service_resolve_doubts(void);
-int nu_service_died(unsigned node, unsigned dead);
+
+/* ---- deaths.c ---- */
+/* A node has died: whoever hears of it says so here. Any kernel thread; the first time counts. */
+void nu_death_note(unsigned node);
 
 /* ---- an operator's commands: command.c ---- */
 /* Answers nu_ctl's @command in a thread of node 0; nu_boot_ops.ctl. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define END_PAUSE_US_MAX (1000u * 1000)
+#define END_RETRY_US	 200u
 
 struct create_args {
 	uint64_t id;
@@ -30,7 +31,8 @@ static int lay_out(struct nu_proclet *p, const struct nu_class *cls, size_t capa
 	*head = (struct nu_proclet_head){.id = p->id,
 					 .cls = cls,
 					 .capacity_bytes = capacity_bytes,
-					 .pinned = pinned};
+					 .pinned = pinned,
+					 .deaths_done = atomic_load(&nu_node.deaths_done)};
 	head->heap = nu_heap_init(nu_seg_addr(nu_id_seg(p->id)), mapped, capacity_bytes);
 	nu_heap_set_grow(head->heap, nu_proclet_map, p);
 	if (cls) {
@@ -114,6 +116,11 @@ static int create_here(struct create_args *a)
 		nu_lock_release(&p->lock);
 		nu_instance_retire(p);
 	}
+	/* Whoever dropped what the dead held may have looked before this was there. */
+	if (!ret && unlikely(nu_node.any_dead) && nu_ref_is_lost(a->holder)) {
+		nu_refs_give_back(a->holder, &(struct nu_held_ref){a->id, 1}, 1);
+		ret = -EHOSTDOWN;
+	}
 	return ret;
 }
 
@@ -147,6 +154,16 @@ static int capacity_of(const struct nu_options *o, size_t *bytes_p)
 		up <<= 1;
 	*bytes_p = up;
 	return 0;
+}
+
+/* If the answer was lost with a node that it passed, there may be one that only we know of. */
+static void give_up_creation(const struct nu_place *place, int err)
+{
+	struct nu_held_ref ref = {place->id, 1};
+
+	if (err == -EHOSTDOWN && !nu_node.dead[place->node])
+		nu_refs_give_back(nu_thread_self()->proclet_id, &ref, 1);
+	nu_client_free(place->id, place->node);
 }
 
 int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, const void *args,
@@ -183,7 +200,7 @@ int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, c
 	if (!ret)
 		ret = status;
 	if (ret) {
-		nu_client_free(place.id, place.node);
+		give_up_creation(&place, ret);
 		return ret;
 	}
 	(void)nu_fault(NU_FAULT_CREATE_ANSWERED);
@@ -252,7 +269,8 @@ void nu_instance_retire(struct nu_proclet *p)
 	nu_proclet_leave(p);
 	nu_route_forget(id);
 	nu_stat_add(nu_core_self(), NU_STAT_PROCLETS_FREED, 1);
-	nu_client_free(id, nu_node.self);
+	while (nu_client_free(id, nu_node.self) == -EBUSY) /* it was about to move; who moves it gives up */
+		nu_sleep_us(END_RETRY_US);
 	(void)nu_fault(NU_FAULT_RETIRE_FREED);
 	nu_refs_give_back(id, refs, nrefs);
 	free(refs);

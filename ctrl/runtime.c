@@ -43,34 +43,6 @@ static int wait_end(void)
 	return runtime.status;
 }
 
-/* ---- deaths ---- */
-
-static void death_body(void *arg)
-{
-	unsigned node = (unsigned)(uintptr_t)arg;
-
-	nu_move_node_dead(node);
-	if (nu_node.self != 0)
-		return;
-	nu_client_node_dead(node);
-	nu_service_resolve_doubts();
-	for (unsigned n = 0; n < nu_node.count; n++) {
-		if (!nu_node.dead[n])
-			(void)!nu_service_died(n, node); /* it may die too: then we hear of it */
-	}
-}
-
-static void on_node_dead(unsigned node)
-{
-	if (node >= nu_node.count || atomic_exchange(&nu_node.dead[node], true))
-		return;
-	nu_warn("node %u has died", node);
-	nu_wire_peer_dead(node);
-	nu_calls_node_dead(node);
-	if (nu_node_spawn(death_body, (void *)(uintptr_t)node))
-		nu_err("no thread to handle the death of node %u", node);
-}
-
 /* ---- the start ---- */
 
 struct hello {
@@ -312,7 +284,7 @@ static void first_body(void *arg)
 
 static int run(const struct nu_image *image)
 {
-	const struct nu_boot_ops boot_ops = {on_node_dead, on_end, nu_command};
+	const struct nu_boot_ops boot_ops = {nu_death_note, on_end, nu_command};
 	struct nu_proclet *node;
 	char reason[256];
 	int ret = prepare(image, &node), status;

@@ -5,6 +5,9 @@
 
 #include <string.h>
 
+#define CLEAR_US    100u
+#define CLEAR_TRIES 20000u
+
 #define NODE_METHOD(sym, text, fn, args_type, kind, bytes)                                                   \
 	__attribute__((section("nu_methods"), used)) static const struct nu_method sym = {                   \
 		.class_name = "node",                                                                        \
@@ -30,29 +33,51 @@ static int node_call(unsigned node, const struct nu_method *m, uint64_t word, vo
 
 /* ---- forget: a proclet has been freed; drop the note where it went ---- */
 
-static void forget_run(void *self, void *args, void *result, struct nu_out *out)
+/* 0: nothing of it is here any more; -EBUSY: somebody clears it away just now; else it lives here. */
+static int forget(uint64_t id)
 {
-	uint64_t id = ((struct word_args *)args)->word;
 	struct nu_proclet *p = nu_proclet_lookup(id);
 	bool note = false;
+	int ret = 0;
 
 	nu_route_forget(id);
 	if (!p)
-		return;
+		return 0;
 	nu_lock_acquire(&p->lock);
-	if (p->id == id && p->state == NU_PROCLET_MOVED && !p->move_claimed) {
-		p->state = NU_PROCLET_NONE;
+	if (p->id != id)
+		ret = 0;
+	else if (p->move_claimed || p->arriving_busy || p->state == NU_PROCLET_ARRIVING)
+		ret = -EBUSY;
+	else if (p->state == NU_PROCLET_MOVED)
 		note = true;
-	}
+	else if (p->state != NU_PROCLET_NONE)
+		ret = -EEXIST;
+	if (note)
+		p->state = NU_PROCLET_NONE;
 	nu_lock_release(&p->lock);
 	if (note)
 		nu_proclet_leave(p);
+	return ret;
 }
-NODE_METHOD(forget_method, "forget", forget_run, struct word_args, NU_RESULT_NONE, 0);
+
+static void forget_run(void *self, void *args, void *result, struct nu_out *out)
+{
+	uint64_t id = ((struct word_args *)args)->word;
+	int ret = forget(id);
+
+	for (unsigned i = 0; ret == -EBUSY && i < CLEAR_TRIES; i++) {
+		nu_sleep_us(CLEAR_US);
+		ret = forget(id);
+	}
+	*(int *)result = ret;
+}
+NODE_METHOD(forget_method, "forget", forget_run, struct word_args, NU_RESULT_FIXED, sizeof(int));
 
 int nu_service_forget(unsigned node, uint64_t id)
 {
-	return node_call(node, &forget_method, id, NULL);
+	int ret = 0, err = node_call(node, &forget_method, id, &ret);
+
+	return err ? err : ret;
 }
 
 /* ---- counters ---- */
@@ -113,65 +138,6 @@ NU_API int nu_stats(unsigned node, struct nu_stats *stats_p)
 	if (node >= nu_node.count)
 		return -EINVAL;
 	return nu_service_stats(node, stats_p);
-}
-
-/* ---- deaths: the controller knows; calls that went to lost proclets by way of others fail now ---- */
-
-static void died_run(void *self, void *args, void *result, struct nu_out *out)
-{
-	nu_calls_node_dead((unsigned)((struct word_args *)args)->word);
-	nu_calls_check_lost();
-	nu_refs_check_lost();
-}
-NODE_METHOD(died_method, "died", died_run, struct word_args, NU_RESULT_NONE, 0);
-
-int nu_service_died(unsigned node, unsigned dead)
-{
-	return node_call(node, &died_method, dead, NULL);
-}
-
-/* ---- doubts: a move was in flight when one of its nodes died; the other knows how far it had come ---- */
-
-static void holds_run(void *self, void *args, void *result, struct nu_out *out)
-{
-	uint64_t id = ((struct word_args *)args)->word;
-	struct nu_proclet *p = nu_proclet_lookup(id);
-	int64_t location = -1;
-
-	if (p) {
-		nu_lock_acquire(&p->lock);
-		if (p->id == id && p->head &&
-		    (p->state == NU_PROCLET_PRESENT || p->state == NU_PROCLET_MOVING ||
-		     p->state == NU_PROCLET_DYING))
-			location = (int64_t)p->head->location;
-		nu_lock_release(&p->lock);
-	}
-	*(int64_t *)result = location;
-}
-NODE_METHOD(holds_method, "holds", holds_run, struct word_args, NU_RESULT_FIXED, sizeof(int64_t));
-
-void nu_service_resolve_doubts(void)
-{
-	struct nu_ctrl_doubt doubts[64];
-	int n;
-
-	do {
-		n = nu_client_doubts(doubts, 64);
-		for (int i = 0; i < n; i++) {
-			unsigned alive = doubts[i].from_alive ? doubts[i].from : doubts[i].to;
-			int64_t location = -1;
-			int err = node_call(alive, &holds_method, doubts[i].id, &location);
-
-			if (err && err != -EHOSTDOWN)
-				nu_warn("node %u does not say whether it has proclet %#lx: %s", alive,
-					(unsigned long)doubts[i].id, nu_strerror(err));
-			err = nu_client_resolve(doubts[i].id, location < 0 ? NU_CTRL_NO_NODE : alive,
-						location < 0 ? doubts[i].location : (uint64_t)location);
-			if (err && err != -ESTALE && err != -EHOSTDOWN)
-				nu_warn("proclet %#lx stays in doubt: %s", (unsigned long)doubts[i].id,
-					nu_strerror(err));
-		}
-	} while (n == 64);
 }
 
 /* ---- nodes ---- */

@@ -416,6 +416,30 @@ int nu_ctrl_proclet_main(struct nu_ctrl *c, unsigned node, uint64_t capacity_byt
 	return nu_ctrl_proclet_ready(c, e->id);
 }
 
+int nu_ctrl_proclet_asker(struct nu_ctrl *c, uint64_t id, uint64_t asker)
+{
+	struct nu_ctrl_proclet *e;
+	int ret = nu_ctrl_lookup(c, id, &e);
+
+	if (!ret)
+		e->asker = asker;
+	return ret;
+}
+
+unsigned nu_ctrl_fresh(const struct nu_ctrl *c, struct nu_ctrl_fresh *fresh, unsigned max)
+{
+	unsigned count = 0;
+
+	for (uint32_t slot = 0; slot < c->proclets.fresh && count < max && c->counts[NU_CTRL_NEW]; slot++) {
+		const struct nu_ctrl_proclet *e = nu_ctrl_at(c, slot);
+
+		if (e->life == NU_CTRL_NEW && e->asker)
+			fresh[count++] =
+				(struct nu_ctrl_fresh){.id = e->id, .asker = e->asker, .node = e->node};
+	}
+	return count;
+}
+
 int nu_ctrl_proclet_ready(struct nu_ctrl *c, uint64_t id)
 {
 	struct nu_ctrl_proclet *e;

@@ -130,6 +130,7 @@ struct nu_ctrl_proclet {
 	uint64_t location;
 	uint64_t bytes;		 /* of its heap, as last reported */
 	uint64_t reserved_bytes; /* booked at `moving_to`, or at `node` while NEW */
+	uint64_t asker; /* NEW: the proclet that creates it */
 	uint32_t slot;
 	uint16_t node;
 	uint16_t moving_to; /* NU_CTRL_NO_NODE16: it stays */
@@ -217,6 +218,14 @@ int __must_check nu_ctrl_proclet_new(struct nu_ctrl *c, uint64_t capacity_bytes,
 /* Enters the main proclet in its own segment, ready at once. Errors: -EEXIST; -EINVAL more than 1 GiB; as above. */
 int __must_check nu_ctrl_proclet_main(struct nu_ctrl *c, unsigned node, uint64_t capacity_bytes,
 				      uint64_t *id_p);
+/* Who it is created for: if that is lost before it is constructed, nobody else knows of it. Errors: -ESTALE; -EHOSTDOWN. */
+int __must_check nu_ctrl_proclet_asker(struct nu_ctrl *c, uint64_t id, uint64_t asker);
+struct nu_ctrl_fresh {
+	uint64_t id, asker;
+	uint32_t node, spare;
+};
+/* NEW ones with an asker: fills in up to @max. Return: how many. */
+unsigned nu_ctrl_fresh(const struct nu_ctrl *c, struct nu_ctrl_fresh *fresh, unsigned max);
 /* It is constructed. A second time: 0. Errors: -ESTALE gone; -EHOSTDOWN lost. */
 int __must_check nu_ctrl_proclet_ready(struct nu_ctrl *c, uint64_t id);
 /* Its heap's size, for placement. Errors: -ESTALE; -EHOSTDOWN. */

@@ -50,6 +50,7 @@ static int enter(const struct nu_prepare_args *a, struct nu_proclet **p_p)
 	if (p->move_claimed) {
 		ret = -EBUSY;
 	} else if (p->state == NU_PROCLET_NONE || p->state == NU_PROCLET_MOVED) {
+		p->was_note = p->state == NU_PROCLET_MOVED;
 		p->moved_from = (unsigned)a->from;
 		p->arriving_busy = true;
 		p->state = NU_PROCLET_ARRIVING;
@@ -120,12 +121,12 @@ static void drop_ahead(struct nu_proclet *p)
 }
 
 /* Two peers' words about one arrival, or a peer's and its node's death: one of them at a time. */
-static bool arrival_claim(struct nu_proclet *p)
+static bool arrival_claim(struct nu_proclet *p, uint64_t from)
 {
 	bool won;
 
 	nu_lock_acquire(&p->lock);
-	won = p->state == NU_PROCLET_ARRIVING && !p->arriving_busy;
+	won = p->state == NU_PROCLET_ARRIVING && p->moved_from == from && !p->arriving_busy;
 	if (won)
 		p->arriving_busy = true;
 	nu_lock_release(&p->lock);
@@ -135,16 +136,22 @@ static bool arrival_claim(struct nu_proclet *p)
 /* It will not arrive: what is held goes where it is. The caller has claimed the arrival. */
 static void give_up(struct nu_proclet *p)
 {
+	bool note;
+
 	drop_ahead(p);
 	nu_proclet_unmap(p);
 	nu_lock_acquire(&p->lock);
-	p->moved_to = nu_node.dead[p->moved_from] ? nu_node.self : p->moved_from;
+	/* Nobody asks us to forget what the controller never knew that we had, or what was lost. */
+	note = p->was_note && !atomic_load(&nu_node.dead[p->moved_from]);
+	p->moved_to = p->moved_from;
 	p->moved_location = 0;
+	p->state = note ? NU_PROCLET_MOVED : NU_PROCLET_NONE;
 	p->arriving_busy = false;
-	p->state = NU_PROCLET_MOVED;
 	atomic_store(&p->frozen, false);
 	nu_lock_release(&p->lock);
 	nu_held_release(p);
+	if (!note)
+		nu_proclet_leave(p);
 }
 
 /* The hand-over follows within the time that a pause takes: look out for it. */
@@ -181,6 +188,9 @@ static void prepare_run(void *self, void *args, void *result, struct nu_out *out
 			p->arriving_busy = false;
 			nu_lock_release(&p->lock);
 			(void)!nu_node_spawn(expect_body, p); /* if not, it comes a little later */
+			/* Who looked for what came from a dead node may have seen us busy. */
+			if (atomic_load(&nu_node.dead[a->from]) && arrival_claim(p, a->from))
+				give_up(p);
 		}
 	}
 	*(int *)result = ret;
@@ -197,12 +207,12 @@ static void abort_run(void *self, void *args, void *result, struct nu_out *out)
 
 	*(int *)result = 0;
 	(void)nu_fault(NU_FAULT_MOVE_ABORTED);
-	if (p && arrival_claim(p))
+	if (p && arrival_claim(p, p->moved_from))
 		give_up(p);
 }
 NU_NODE_METHOD(nu_abort_method, "abort", abort_run, struct nu_move_id_args, NULL, 0);
 
-static void settle(struct nu_proclet *p);
+static void settle(struct nu_proclet *p, uint64_t from);
 
 /* ---- hand-over ---- */
 
@@ -319,6 +329,7 @@ static void assemble(struct nu_proclet *p, const struct nu_handover *h,
 	p->head = head;
 	p->root = head->root;
 	p->heap = head->heap;
+	head->look = 0;
 	p->cls = head->cls;
 	nu_list_init(&p->threads);
 	nu_list_init(&p->parked);
@@ -385,10 +396,10 @@ static int arrive(const struct nu_handover *h, size_t len)
 		return bad_handover(h, len);
 	threads = (const struct nu_handover_thread *)(h + 1);
 	p = nu_proclet_lookup(h->id);
-	if (!p || !arrival_claim(p))
+	if (!p || !arrival_claim(p, h->from))
 		return -EINVAL;
-	if (p->moved_from != h->from || p->arrival->location != h->location ||
-	    h->used_bytes > p->arrival->capacity_bytes || h->used_bytes < NU_HEAP_HEAD_BYTES) {
+	if (p->arrival->location != h->location || h->used_bytes > p->arrival->capacity_bytes ||
+	    h->used_bytes < NU_HEAP_HEAD_BYTES) {
 		give_up(p);
 		return bad_handover(h, len);
 	}
@@ -410,7 +421,8 @@ static int arrive(const struct nu_handover *h, size_t len)
 	drop_ahead(p);
 	nu_held_release(p);
 	if (nu_node.dead[h->from])
-		settle(p); /* it has died meanwhile, and who looked for what came from it saw us busy */
+		settle(p,
+		       h->from); /* it has died meanwhile, and who looked for what came from it saw us busy */
 	(void)nu_fault(NU_FAULT_MOVE_RESUMED);
 	return 0;
 }
@@ -445,14 +457,14 @@ static void settle_books(struct nu_proclet *p)
 	(void)!nu_move_ops.end(id, nu_node.self, location, true); /* the controller died: it asks the nodes */
 	(void)nu_fault(NU_FAULT_MOVE_SETTLED);
 	nu_held_release(p);
-	nu_calls_recheck(p);
+	nu_lost_recheck(p);
 	nu_move_check_refs(p);
 }
 
-static void settle(struct nu_proclet *p)
+static void settle(struct nu_proclet *p, uint64_t from)
 {
 	nu_lock_acquire(&p->lock);
-	if (!p->hold_output) {
+	if (!p->hold_output || p->moved_from != from) {
 		nu_lock_release(&p->lock);
 		return;
 	}
@@ -474,7 +486,7 @@ static void relinquish_run(void *self, void *args, void *result, struct nu_out *
 
 	*(int *)result = p ? 0 : -ESTALE;
 	if (p)
-		settle(p);
+		settle(p, p->moved_from);
 }
 NU_NODE_METHOD(nu_relinquish_method, "relinquish", relinquish_run, struct nu_move_id_args, NULL, 0);
 
@@ -515,10 +527,11 @@ void nu_move_node_dead(unsigned node)
 		o = (struct orphans){.node = node};
 		nu_proclet_for_each(find_orphan, &o);
 		for (unsigned i = 0; i < o.n; i++) {
-			if (arrival_claim(o.p[i]))
+			if (arrival_claim(o.p[i], node))
 				give_up(o.p[i]);
 			else
-				settle(o.p[i]); /* the source died after we had pulled: this is the only copy */
+				settle(o.p[i],
+				       node); /* the source died after we had pulled: this is the only copy */
 		}
 	} while (o.n);
 }

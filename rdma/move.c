@@ -6,7 +6,8 @@
 #include "core/fault.h"
 #include "rdma/move_int.h"
 
-#define PAUSE_US_MAX 20000u
+#define PAUSE_US_MAX  20000u
+#define TELL_RETRY_US 1000u
 
 struct nu_move_ops nu_move_ops;
 
@@ -60,10 +61,11 @@ static void undo(struct nu_proclet *p)
 	nu_lock_acquire(&p->lock);
 	p->state = NU_PROCLET_PRESENT;
 	p->move_claimed = false;
+	p->head->look = 0;
 	nu_lock_release(&p->lock);
 	nu_thaw(p);
 	nu_held_release(p);
-	nu_calls_recheck(p);
+	nu_lost_recheck(p);
 	nu_move_check_refs(p);
 	nu_stat_add(nu_core_self(), NU_STAT_MOVES_UNDONE, 1);
 }
@@ -146,22 +148,43 @@ static void drop_threads(struct nu_proclet *p)
 		nu_stack_depart(nu_list_entry(l, struct nu_thread, proclet_link));
 }
 
-/* The destination runs it: what is left of it here is a note where it went. */
-static void let_go(struct nu_proclet *p, unsigned to, uint64_t location)
+/* Tells the destination, which may have no thread to hear it with just then. */
+static int tell(unsigned node, const struct nu_method *m, uint64_t id)
 {
-	struct nu_move_id_args id = {p->id};
+	struct nu_move_id_args args = {id};
 	int err;
 
+	while ((err = nu_node_call(node, m, &args)) == -ENOMEM)
+		nu_sleep_us(TELL_RETRY_US);
+	return err;
+}
+
+/* From here on it is the destination's, unless that is known to have died: then nobody has seen anything of it there. */
+static bool commit(struct nu_proclet *p, unsigned to, uint64_t location)
+{
+	bool alive;
+
 	nu_lock_acquire(&p->lock);
-	p->moved_to = to;
-	p->moved_location = location;
-	p->state = NU_PROCLET_MOVED;
+	alive = !atomic_load(&nu_node.dead[to]);
+	if (alive) {
+		p->moved_to = to;
+		p->moved_location = location;
+		p->state = NU_PROCLET_MOVED;
+	}
 	nu_lock_release(&p->lock);
+	return alive;
+}
+
+/* The destination runs it: what is left of it here is a note where it went. */
+static int let_go(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t location)
+{
+	int err;
+
 	drop_threads(p);
 	(void)nu_fault(NU_FAULT_MOVE_NOTED);
-	err = nu_node_call(to, &nu_relinquish_method, &id);
+	err = tell(to, &nu_relinquish_method, id);
 	if (err) /* it died after it had pulled: the proclet died with it */
-		nu_warn("proclet %#lx moved to node %u, which did not confirm: %s", (unsigned long)p->id, to,
+		nu_warn("proclet %#lx moved to node %u, which did not confirm: %s", (unsigned long)id, to,
 			nu_strerror(err));
 	(void)nu_fault(NU_FAULT_MOVE_CONFIRMED);
 	nu_lock_acquire(&p->lock);
@@ -172,11 +195,12 @@ static void let_go(struct nu_proclet *p, unsigned to, uint64_t location)
 	nu_lock_release(&p->lock);
 	nu_proclet_unmap(p);
 	(void)nu_fault(NU_FAULT_MOVE_RELEASED);
-	nu_lock_acquire(&p->lock);
-	p->move_claimed = false; /* from here on it may come back */
-	nu_lock_release(&p->lock);
-	nu_route_learn(p->id, to, location);
+	nu_route_learn(id, to, location);
 	nu_held_release(p);
+	nu_lock_acquire(&p->lock);
+	p->move_claimed = false; /* from here on it may come back, or be forgotten */
+	nu_lock_release(&p->lock);
+	return err;
 }
 
 /* Pauses, hands over; 0 when the destination has pulled. On failure it goes on here. */
@@ -255,7 +279,6 @@ static int prepare(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t loca
 
 int nu_move_out(uint64_t id, unsigned to)
 {
-	struct nu_move_id_args undo_args = {id};
 	struct nu_proclet *p;
 	uint64_t location;
 	int ret = claim(id, &p);
@@ -285,16 +308,22 @@ int nu_move_out(uint64_t id, unsigned to)
 	ret = hand_over(p, id, to, location);
 	if (!ret) {
 		(void)nu_fault(NU_FAULT_MOVE_PULLED);
-		let_go(p, to, location);
+		if (!commit(p, to, location)) {
+			undo(p);
+			ret = -EHOSTDOWN;
+		}
+	}
+	if (!ret) {
+		ret = let_go(p, id, to, location);
 		nu_stat_add(nu_core_self(), NU_STAT_MOVES_OUT, 1);
 		/* Reported by the destination too, but that may still be under way when our caller looks. */
 		(void)!nu_move_ops.end(id, to, location, true);
 		(void)nu_fault(NU_FAULT_MOVE_ENDED);
-		return 0;
+		return ret;
 	}
 abort:
 	(void)nu_fault(NU_FAULT_MOVE_UNDONE);
-	(void)!nu_node_call(to, &nu_abort_method, &undo_args); /* it may be dead */
+	(void)tell(to, &nu_abort_method, id); /* it may be dead */
 end:
 	(void)!nu_move_ops.end(id, nu_node.self, location, false);
 	return ret;

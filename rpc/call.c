@@ -204,8 +204,8 @@ static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const
 
 	if (!nu_id_is_node(c->id, &ignored) && c->id != NU_ID_CTRL) {
 		err = nu_wire_credit(node, len, t->reply_proclet != 0, t->call_deadline_ns);
-		if (err)
-			return err == -EAGAIN ? TRY_AGAIN : err;
+		if (err) /* a dead node: it was not sent, and the next attempt looks where the proclet is now */
+			return err == -EAGAIN || err == -EHOSTDOWN ? TRY_AGAIN : err;
 	}
 	arm(t, c);
 	fill_msg(&msg, t, c, len, node);
@@ -214,7 +214,7 @@ static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const
 		t->wait_seq = 0;
 		if (msg.cls == NU_CLASS_CALL)
 			nu_wire_uncredit(node, len);
-		return err;
+		return err == -EHOSTDOWN && msg.cls == NU_CLASS_CALL ? TRY_AGAIN : err;
 	}
 	nu_stat_add(nu_core_self(), NU_STAT_CALLS_SENT, 1);
 	(void)nu_fault(NU_FAULT_CALL_SENT);
@@ -233,6 +233,23 @@ int nu_rpc_locate_anew(uint64_t id, unsigned *node_p, uint64_t *location_p)
 int nu_rpc_locate(uint64_t id, unsigned *node_p, uint64_t *location_p)
 {
 	return nu_route_lookup(id, node_p, location_p) ? 0 : nu_rpc_locate_anew(id, node_p, location_p);
+}
+
+/* What is known of it here leads to a node that has died; it may live elsewhere. */
+static int __attribute__((noinline, cold)) call_past_the_dead(struct nu_thread *t, struct call *c)
+{
+	uint64_t location;
+	unsigned node;
+	int err = nu_rpc_locate_anew(c->id, &node, &location);
+
+	if (err)
+		return err;
+	if (atomic_load_explicit(&nu_node.dead[node],
+				 memory_order_relaxed)) { /* the controller will hear of it */
+		nu_route_forget(c->id);
+		back_off(t, c);
+	}
+	return TRY_AGAIN;
 }
 
 /* One attempt at the place where the proclet is thought to be. */
@@ -268,6 +285,9 @@ static int attempt(struct nu_thread *t, struct call *c, const void *packed, size
 	err = nu_rpc_locate(c->id, &node, &location);
 	if (err)
 		return err;
+	if (unlikely(atomic_load_explicit(&nu_node.dead[node], memory_order_relaxed)) &&
+	    !nu_id_is_node(c->id, &node))
+		return call_past_the_dead(t, c);
 	if (node == nu_node.self) { /* it is said to be here and is not: just leaving, arriving, or gone */
 		nu_route_forget(c->id);
 		back_off(t, c);
@@ -328,103 +348,6 @@ NU_API uint64_t nu_deadline_set_us(uint64_t timeout_us)
 		left = t->call_deadline_ns > now ? (t->call_deadline_ns - now) / 1000 : 1;
 	t->call_deadline_ns = timeout_us ? now + timeout_us * 1000 : 0;
 	return left;
-}
-
-/* Its proclet's lock is held. */
-static void fail_wait(struct nu_thread *t)
-{
-	t->wait_status = -EHOSTDOWN;
-	t->wait_done = 1;
-	if (t->state == NU_THREAD_BLOCKED && (!t->call_deadline_ns || nu_wake_claim(t)))
-		nu_thread_ready(t);
-}
-
-/* Calls that wait for a node which has died: nobody will answer them. */
-static void fail_calls_of(struct nu_proclet *p, void *arg)
-{
-	unsigned node = *(unsigned *)arg;
-	struct nu_list *l;
-
-	nu_lock_acquire(&p->lock);
-	nu_list_for_each (l, &p->threads) {
-		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
-
-		if (p->frozen || !t->wait_seq || t->wait_done || t->wait_dest != node)
-			continue;
-		fail_wait(t);
-	}
-	nu_lock_release(&p->lock);
-}
-
-void nu_calls_node_dead(unsigned node)
-{
-	nu_proclet_for_each(fail_calls_of, &node);
-}
-
-/* Targets of the calls that wait here, as many as fit. */
-struct targets {
-	uint64_t id[256];
-	unsigned n;
-};
-
-static void collect_targets(struct nu_proclet *p, void *arg)
-{
-	struct targets *ts = arg;
-	struct nu_list *l;
-
-	nu_lock_acquire(&p->lock);
-	nu_list_for_each (l, &p->threads) {
-		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
-		unsigned i, ignored;
-
-		if (!t->wait_seq || t->wait_done || nu_id_is_node(t->wait_target, &ignored))
-			continue;
-		for (i = 0; i < ts->n && ts->id[i] != t->wait_target; i++)
-			;
-		if (i == ts->n && i < 256)
-			ts->id[ts->n++] = t->wait_target;
-	}
-	nu_lock_release(&p->lock);
-}
-
-static void fail_calls_to(struct nu_proclet *p, void *arg)
-{
-	uint64_t target = *(uint64_t *)arg;
-	struct nu_list *l;
-
-	nu_lock_acquire(&p->lock);
-	nu_list_for_each (l, &p->threads) {
-		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
-
-		if (!p->frozen && t->wait_seq && !t->wait_done && t->wait_target == target)
-			fail_wait(t);
-	}
-	nu_lock_release(&p->lock);
-}
-
-void nu_calls_check_lost(void)
-{
-	struct targets *ts = calloc(1, sizeof(*ts));
-
-	if (!ts)
-		return;
-	nu_proclet_for_each(collect_targets, ts);
-	for (unsigned i = 0; i < ts->n; i++) {
-		uint64_t location;
-		unsigned node;
-
-		if (ts->id[i] != NU_ID_CTRL && nu_rpc_ops.locate(ts->id[i], &node, &location) == -EHOSTDOWN)
-			nu_proclet_for_each(fail_calls_to, &ts->id[i]);
-	}
-	free(ts);
-}
-
-void nu_calls_recheck(struct nu_proclet *p)
-{
-	for (unsigned n = 0; n < nu_node.count; n++) {
-		if (atomic_load_explicit(&nu_node.dead[n], memory_order_relaxed))
-			fail_calls_of(p, &n);
-	}
 }
 
 int nu_node_spawn(nu_thread_fn fn, void *arg)

@@ -87,6 +87,25 @@ int nu_ref_first(struct nu_proclet *p, uint64_t holder)
 	return ret;
 }
 
+/* ---- holders, and whether they are still ---- */
+
+static bool is_here(uint64_t id)
+{
+	const struct nu_proclet *p = nu_proclet_lookup(id);
+
+	return p && (p->state == NU_PROCLET_PRESENT || p->state == NU_PROCLET_MOVING);
+}
+
+/* Stale: it ended, and its node died before it had given everything back. If it does so now, that is refused. */
+bool nu_ref_is_lost(uint64_t holder)
+{
+	uint64_t location;
+	unsigned node;
+	int err = nu_rpc_ops.locate(holder, &node, &location);
+
+	return err == -EHOSTDOWN || err == -ESTALE;
+}
+
 /* ---- at the target: an internal method of every proclet ---- */
 
 #define CHANGE_MAX (INT64_C(1) << 40) /* at once: so that no sum of them runs over */
@@ -96,12 +115,28 @@ struct change_args {
 	int64_t n;
 };
 
+static int change(struct nu_proclet *p, uint64_t holder, int64_t n)
+{
+	struct nu_proclet_head *h = p->head;
+	uint64_t left;
+	int ret;
+
+	nu_lock_acquire(&p->lock);
+	/* The last one may have gone between this call's arrival and its turn. */
+	ret = n > 0 && !h->refs_total ? -ESTALE : nu_reftab_add(p, &h->holders, holder, n, &left);
+	if (!ret) {
+		h->refs_total += (uint64_t)n;
+		if (!h->refs_total && p->state == NU_PROCLET_PRESENT)
+			p->state = NU_PROCLET_DYING; /* freed when the last call in it ends: reply.c */
+	}
+	nu_lock_release(&p->lock);
+	return ret;
+}
+
 static void change_run(void *self, void *args, void *result, struct nu_out *out)
 {
 	struct change_args *a = args;
-	struct nu_proclet *p = nu_thread_self()->proclet;
-	struct nu_proclet_head *h = p->head;
-	uint64_t left;
+	struct nu_proclet_head *h = nu_thread_self()->proclet->head;
 	int ret = -EPERM;
 
 	/* The reference that is nobody's in particular keeps the controller and the main proclet alive. */
@@ -109,17 +144,13 @@ static void change_run(void *self, void *args, void *result, struct nu_out *out)
 		nu_stat_add(nu_core_self(), NU_STAT_BAD_MESSAGES, 1);
 		ret = -EINVAL;
 	} else if (h) {
-		nu_lock_acquire(&p->lock);
-		/* The last one may have gone between this call's arrival and its turn. */
-		ret = a->n > 0 && !h->refs_total ? -ESTALE
-						 : nu_reftab_add(p, &h->holders, a->holder, a->n, &left);
-		if (!ret) {
-			h->refs_total += (uint64_t)a->n;
-			if (!h->refs_total && p->state == NU_PROCLET_PRESENT)
-				p->state =
-					NU_PROCLET_DYING; /* freed when the last call in it ends: reply.c */
-		}
-		nu_lock_release(&p->lock);
+		ret = change(nu_thread_self()->proclet, a->holder, a->n);
+	}
+	/* Its node may have died, and who dropped its references come here before this one did. */
+	if (!ret && a->n > 0 && unlikely(nu_node.any_dead) && !is_here(a->holder) &&
+	    nu_ref_is_lost(a->holder)) {
+		(void)!change(nu_thread_self()->proclet, a->holder, -a->n);
+		ret = -EHOSTDOWN;
 	}
 	*(int *)result = ret;
 }
@@ -243,7 +274,7 @@ static void collect_shares(struct nu_proclet *p, void *arg)
 	nu_lock_acquire(&p->lock);
 	tab = p->head && p->state != NU_PROCLET_MOVED ? p->head->holders : NULL;
 	for (uint32_t i = 0; tab && i < tab->cap; i++) {
-		if (!tab->e[i].count || tab->e[i].id == UINT64_MAX || nu_proclet_lookup(tab->e[i].id))
+		if (!tab->e[i].count || tab->e[i].id == UINT64_MAX || is_here(tab->e[i].id))
 			continue;
 		if (all->s && all->n < all->cap)
 			all->s[all->n] = (struct share){p->id, tab->e[i].id, tab->e[i].count};
@@ -267,10 +298,8 @@ void nu_refs_check_lost(void)
 	nu_proclet_for_each(collect_shares, &all);
 	for (size_t i = 0; i < all.n && i < all.cap; i++) {
 		struct share *s = &all.s[i];
-		uint64_t location;
-		unsigned node;
 
-		if (nu_rpc_ops.locate(s->holder, &node, &location) == -EHOSTDOWN)
+		if (nu_ref_is_lost(s->holder))
 			nu_refs_give_back(s->holder, &(struct nu_held_ref){s->target, s->count}, 1);
 	}
 	free(all.s);

@@ -8,6 +8,7 @@
 #include "rpc/rpc_int.h"
 
 #define ERRNO_MAX      4095
+#define ANEW_US	       1000u
 #define REPLY_HAS_DATA 1u /* msg.flags: a span result was given (it may be empty) */
 
 void nu_output_wait(struct nu_proclet *p)
@@ -144,6 +145,49 @@ static enum outcome deliver(const struct nu_msg *msg, const void *data, size_t l
 	return o;
 }
 
+/* Where it was to go is dead: its caller may have moved on from there before. */
+static void anew_body(void *arg)
+{
+	struct nu_held *h = arg;
+	uint64_t location;
+	unsigned node;
+
+	while (!nu_rpc_locate_anew(h->msg.target, &node, &location)) {
+		struct iovec part = {h->payload, h->len_bytes};
+
+		if (node == nu_node.self) {
+			nu_reply_on_message(&h->msg, h->payload, h->len_bytes, h->from);
+			break;
+		}
+		if (nu_wire_send(node, &h->msg, &part, h->len_bytes ? 1 : 0) != -EHOSTDOWN)
+			break;
+		nu_sleep_us(ANEW_US); /* the controller will hear of it */
+	}
+	free(h);
+}
+
+static void send_anew(const struct nu_msg *msg, const void *data, size_t len)
+{
+	struct nu_held *h;
+	unsigned ignored;
+
+	if (nu_id_is_node(msg->target, &ignored))
+		return;
+	h = malloc(sizeof(*h) + len);
+	if (h) {
+		h->msg = *msg;
+		h->from = nu_node.self;
+		h->len_bytes = len;
+		if (len)
+			memcpy(h->payload, data, len);
+	}
+	if (!h || nu_node_spawn(anew_body, h)) {
+		nu_err("reply to proclet %#lx lost: no memory to look for where it is now",
+		       (unsigned long)msg->target);
+		free(h);
+	}
+}
+
 static void send_on(const struct nu_msg *msg, const void *data, size_t len, unsigned to)
 {
 	struct nu_msg on = *msg;
@@ -156,7 +200,9 @@ static void send_on(const struct nu_msg *msg, const void *data, size_t len, unsi
 	}
 	on.hops++;
 	err = nu_wire_send(to, &on, &part, len ? 1 : 0);
-	if (err && err != -EHOSTDOWN)
+	if (unlikely(err == -EHOSTDOWN))
+		send_anew(&on, data, len);
+	else if (err)
 		nu_err("reply to proclet %#lx lost on its way to node %u: %s", (unsigned long)msg->target, to,
 		       nu_strerror(err));
 	else

@@ -146,18 +146,26 @@ int __must_check nu_refs_held(struct nu_proclet *p, struct nu_held_ref **refs_p,
 int __must_check nu_ref_first(struct nu_proclet *p, uint64_t holder);
 /* @p holds one more counted reference to @id, which has been counted there already. */
 int __must_check nu_ref_note_held_by(struct nu_proclet *p, uint64_t id);
+/* Whether a holder of references is lost or has ended, by the controller's word. Thread context; calls. */
+bool nu_ref_is_lost(uint64_t holder);
 void nu_refs_give_back(uint64_t holder, struct nu_held_ref *refs, size_t n);
-/* A node has died: references to proclets here that proclets lost with it held are dropped. Thread context; calls. */
-void nu_refs_check_lost(void);
 /* Starts fn(arg) as a thread of this node's own proclet. Any kernel thread. -ENOMEM. */
 int __must_check nu_node_spawn(nu_thread_fn fn, void *arg);
-/* Fails every call that waits for @node. Any core. */
+/* ---- after deaths: lost.c ---- */
+
+/* Fails every call that waits for the proclet of dead node @node itself. Any kernel thread. */
 void nu_calls_node_dead(unsigned node);
-/* The same for one proclet and all dead nodes: after it was frozen and could not be told. */
-void nu_calls_recheck(struct nu_proclet *p);
-/* After a death: asks the controller about every proclet that a call here waits for, and fails the calls to lost ones
- * (-EHOSTDOWN): they may have been forwarded to the dead node. Thread of the node's own proclet; calls. */
-void nu_calls_check_lost(void);
+/* The controller knows of the deaths so far: fails the calls here to lost proclets (-EHOSTDOWN), drops the references that
+ * lost ones held. Thread of the node's own proclet; calls. */
+void nu_lost_settle(void);
+/*
+ * And every node has heard of them: looks for calls that went away with a node though caller and callee live (in a queue,
+ * held, on the way back) and fails them (-EHOSTDOWN: nobody knows whether they ran). @done: of how many deaths that was.
+ * Returns at once; a thread of the node does it.
+ */
+void nu_lost_look(uint64_t done);
+/* A proclet that was frozen, and may have been passed over by the above, goes on here. */
+void nu_lost_recheck(struct nu_proclet *p);
 /* Memory of a proclet: its heap, or libc's for a node's own. What a span result was put in, for instance. */
 void *nu_proclet_alloc(struct nu_proclet *p, size_t len_bytes);
 void nu_proclet_free(struct nu_proclet *p, void *ptr);

@@ -55,6 +55,8 @@ void nu_output_wait(struct nu_proclet *p);
 bool nu_route_lookup(uint64_t id, unsigned *node_p, uint64_t *location_p);
 
 /* ref.c */
+/* References to proclets here that proclets lost with a node held are dropped. Thread context; calls. */
+void nu_refs_check_lost(void);
 int nu_reftab_add(struct nu_proclet *p, struct nu_reftab **tab, uint64_t id, int64_t n, uint64_t *left_p);
 /* Counts @n more (or fewer) references to @target for @holder: a call. */
 int nu_ref_change(uint64_t target, uint64_t holder, int64_t n);
