@@ -12,6 +12,7 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -480,8 +481,23 @@ static int tcp_arm(unsigned core)
 
 /* ---- start and end ---- */
 
+/* Each core listens, and at worst has two sockets for each peer. */
+static void raise_limit(void)
+{
+	rlim_t want = 256 + (rlim_t)nu_node.cores * (4 + 2 * (rlim_t)nu_node.count);
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) || lim.rlim_cur >= want)
+		return;
+	lim.rlim_cur = lim.rlim_max < want ? lim.rlim_max : want;
+	if (setrlimit(RLIMIT_NOFILE, &lim) || lim.rlim_cur < want)
+		nu_warn("RLIMIT_NOFILE is %lu at most, TCP between %u nodes of %u cores may need %lu",
+			(unsigned long)lim.rlim_max, nu_node.count, nu_node.cores, (unsigned long)want);
+}
+
 static int tcp_init(const struct nu_wire_options *o)
 {
+	raise_limit();
 	for (unsigned i = 0; i < NU_MAX_CORES; i++)
 		workers[i] = (struct worker){.epfd = -1, .listen_fd = -1, .spare_fd = -1};
 	return 0;

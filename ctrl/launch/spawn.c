@@ -116,8 +116,10 @@ child(const struct options *o, int seed, int report, pid_t launcher, const struc
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setrlimit(RLIMIT_NOFILE, lim);
 	snprintf(env, sizeof(env), "%d:%d", NU_BOOT_VERSION, seed);
-	/* UCX must not patch mmap and its kin: heaps move by mremap, and it reads this before any code of ours runs. */
-	if (!fcntl(seed, F_SETFD, 0) && !setenv(NU_BOOT_ENV, env, 1) && !setenv("UCX_MEM_EVENTS", "n", 1))
+	/* UCX reads these before any code of ours runs. It must not patch mmap and its kin: heaps move by mremap. Unless the
+	 * user wants them, neither its own crash reports (ours know proclets) nor its file system with a thread. */
+	if (!fcntl(seed, F_SETFD, 0) && !setenv(NU_BOOT_ENV, env, 1) && !setenv("UCX_MEM_EVENTS", "n", 1) &&
+	    !setenv("UCX_HANDLE_ERRORS", "none", 0) && !setenv("UCX_VFS_ENABLE", "n", 0))
 		execvp(o->argv[0], o->argv);
 	int err = errno;
 	if (write(report, &err, sizeof(err)) != (ssize_t)sizeof(err))

@@ -368,6 +368,50 @@ Test(session, attempts_back_off)
 	stop();
 }
 
+/* What standard error got since @fds took its place. */
+static unsigned lines_with(int fds[2], const char *text)
+{
+	static char all[8192];
+	unsigned n = 0;
+	ssize_t got;
+
+	cr_assert_eq(write(fds[1], "\n", 1), 1); /* so that there is something */
+	got = read(fds[0], all, sizeof(all) - 1);
+	cr_assert_gt(got, 0);
+	all[got] = 0;
+	for (char *at = all; (at = strstr(at, text)); at++)
+		n++;
+	return n;
+}
+
+Test(session, a_node_that_cannot_be_reached_is_said_once)
+{
+	int fds[2];
+
+	start();
+	nu_log_level = NU_LOG_WARN;
+	cr_assert(!pipe(fds) && dup2(fds[1], 2) == 2);
+	connect_rc = -ECONNREFUSED;
+	send_batches(1);
+	for (unsigned i = 0; i < 5; i++) {
+		conn->retry_ns = 0;
+		nu_conn_flush(&nu_wire_cores[0], conn);
+	}
+	cr_expect_eq(lines_with(fds, "nu: "), 0, "nothing is worth a word for the first seconds");
+	conn->down_ns -= 11000000000;
+	for (unsigned i = 0; i < 5; i++) {
+		conn->retry_ns = 0;
+		nu_conn_flush(&nu_wire_cores[0], conn);
+	}
+	cr_expect_eq(lines_with(fds, "has not been reached"), 1);
+	cr_expect_eq(kept(), 1);
+	connect_rc = 0;
+	conn->retry_ns = 0;
+	nu_conn_flush(&nu_wire_cores[0], conn);
+	cr_expect_eq(nsent, 1);
+	stop();
+}
+
 Test(session, death_drops_everything)
 {
 	start();
