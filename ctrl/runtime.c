@@ -137,8 +137,13 @@ static int connect_wire(void)
 		return ret;
 	ret = nu_boot_exchange(mine, len, all, lens);
 	free(mine);
-	for (unsigned n = 0; !ret && n < nu_node.count; n++)
-		ret = nu_wire_set_peer(n, all[n], lens[n]);
+	if (ret)
+		return ret;
+	for (unsigned n = 0; n < nu_node.count; n++) {
+		if (!ret)
+			ret = nu_wire_set_peer(n, all[n], lens[n]);
+		free(all[n]);
+	}
 	return ret;
 }
 
