@@ -45,11 +45,7 @@ static uint64_t id(uint8_t v)
 
 static const struct nu_method *find(const char *name, const struct nu_class *cls)
 {
-	for (const struct nu_method *m = __start_nu_methods; m < __stop_nu_methods; m++) {
-		if (m->magic == NU_METHOD_MAGIC && m->cls == cls && !strcmp(m->name, name))
-			return m;
-	}
-	abort();
+	return rig_method(cls, name);
 }
 
 static uint64_t method(uint8_t v)
@@ -419,6 +415,13 @@ static void send(struct in *in)
 		batch.h.credits = in_u32(in);
 	if (flags & 4)
 		batch.h.node = in_u8(in);
+	if ((flags & 0x30) == 0x10) { /* of a session */
+		batch.h.seq = in_u8(in);
+		batch.h.ack = in_u8(in);
+		batch.h.flags = in_u8(in) & NU_BATCH_FLAGS;
+		batch.h.core = in_u8(in);
+		batch.h.ack_core = in_u8(in);
+	}
 	if ((flags & 0xf8) == 0xf8)
 		in_take(in, &batch.h, in_u8(in) % sizeof(batch.h));
 	if ((flags & 0xf8) == 0xe8)

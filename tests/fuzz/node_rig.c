@@ -3,6 +3,7 @@
 #include "node_rig.h"
 
 #include "core/heap_int.h"
+#include "rpc/wire_int.h"
 #include "sched/sched_int.h"
 
 #include <sched.h>
@@ -33,6 +34,8 @@ NU_METHOD(box, give, ref(other));
 NU_METHOD(other, poke, none);
 NU_METHOD(other, name, str);
 
+unsigned rig_runs;
+
 int box_init(struct box *self, unsigned n)
 {
 	self->sum = n;
@@ -51,6 +54,7 @@ uint64_t box_do_add(struct box *self, uint64_t n)
 {
 	nu_mutex_lock(&self->mutex);
 	self->sum += n;
+	rig_runs++;
 	nu_mutex_unlock(&self->mutex);
 	return self->sum;
 }
@@ -86,41 +90,55 @@ struct other_ref box_do_give(struct box *self)
 void other_do_poke(struct other *self)
 {
 	self->name[0] ^= 1;
+	rig_runs++;
 }
 void other_do_name(struct other *self, struct nu_out *out)
 {
 	nu_out_str(out, self->name);
 }
 
+const struct nu_method *rig_method(const struct nu_class *cls, const char *name)
+{
+	for (const struct nu_method *m = __start_nu_methods; m < __stop_nu_methods; m++) {
+		if (m->magic == NU_METHOD_MAGIC && m->cls == cls && !strcmp(m->name, name))
+			return m;
+	}
+	abort();
+}
+
 /* ---- in place of UCX ---- */
 
-int nu_ucx_init(const char *transport, bool several_hosts)
+static int link_init(const struct nu_wire_options *o)
 {
 	return 0;
 }
-void nu_ucx_fini(void)
+static void link_fini(void)
 {
 }
-int nu_ucx_worker_create(unsigned core)
+static int link_create(unsigned core)
 {
 	return 0;
 }
-void nu_ucx_worker_destroy(unsigned core)
+static void link_destroy(unsigned core)
 {
 }
-int nu_ucx_address(unsigned core, void **addr_p, size_t *len_p)
+static int link_address(unsigned core, void **addr_p, size_t *len_p)
 {
 	*addr_p = strdup("address");
 	*len_p = 7;
 	return 0;
 }
-int nu_ucx_connect(unsigned core, const void *peer_address, struct nu_conn *c, void **ep_p)
+static int link_connect(unsigned core, const void *addr, size_t len, struct nu_conn *c, void **ep_p)
 {
 	*ep_p = c;
 	return 0;
 }
+
+struct nu_msg rig_sent[RIG_SENT_MAX];
+unsigned rig_nsent;
+
 /* What we say makes sense, whatever we were told. */
-int nu_ucx_send(void *ep, struct nu_buf *b)
+static int link_send(void *ep, struct nu_buf *b)
 {
 	const struct nu_batch *h = (const struct nu_batch *)b->data;
 	size_t at = sizeof(*h);
@@ -131,29 +149,45 @@ int nu_ucx_send(void *ep, struct nu_buf *b)
 
 		FUZZ_CHECK(m->len_bytes >= sizeof(*m) && at + m->len_bytes <= b->len_bytes);
 		FUZZ_CHECK(m->type && m->type < NU_MSG_TYPES && m->origin < nu_node.count);
+		if (rig_nsent < RIG_SENT_MAX)
+			rig_sent[rig_nsent++] = *m;
 		at += NU_ALIGN_UP((size_t)m->len_bytes, 8);
 	}
 	return 0;
 }
-unsigned nu_ucx_progress(unsigned core)
+static unsigned link_progress(unsigned core)
 {
 	return 0;
 }
-int nu_ucx_arm(unsigned core)
+static int link_arm(unsigned core)
 {
 	return -1;
 }
-void nu_ucx_close(unsigned core, void *ep)
+static void link_close(unsigned core, void *ep)
 {
 }
-int nu_ucx_drain(unsigned core, uint64_t timeout_ns)
+static bool link_may_break(void *ep)
 {
-	return 0;
+	return false;
 }
-int nu_ucx_transport(void *ep, char *buf, size_t len)
+static int link_transport(void *ep, char *buf, size_t len)
 {
 	return -ENOTCONN;
 }
+const struct nu_link_ops nu_ucx_link = {
+	.init = link_init,
+	.fini = link_fini,
+	.worker_create = link_create,
+	.worker_destroy = link_destroy,
+	.address = link_address,
+	.connect = link_connect,
+	.send = link_send,
+	.progress = link_progress,
+	.arm = link_arm,
+	.close = link_close,
+	.may_break = link_may_break,
+	.transport = link_transport,
+};
 
 /* ---- in place of the readers: the mover's image ---- */
 
@@ -360,7 +394,7 @@ static void first_body(void *arg)
 
 void rig_start(void)
 {
-	const struct nu_wire_options wire = {.key = RIG_KEY};
+	const struct nu_wire_options wire = {.transport = "shm", .key = RIG_KEY};
 	const struct nu_rpc_ops rpc_ops = {locate, nu_instance_create, nu_instance_retire};
 	const struct nu_move_ops move_ops = {nu_client_move_begin, nu_client_move_end};
 	const struct nu_image methods = {__start_nu_methods, __stop_nu_methods};
@@ -410,7 +444,7 @@ static void on_core(void (*fn)(void *), void *arg)
 }
 
 struct nu_thread *rig_waiter[RIG_WAITERS];
-static uint64_t waited[RIG_WAITERS];
+unsigned rig_results;
 
 static void waiter_body(void *arg)
 {
@@ -426,7 +460,8 @@ static void waiter_body(void *arg)
 		nu_proclet_free(nu_thread_self()->proclet, (void *)result.data);
 	if (ret)
 		FUZZ_CHECK(!result.data && !result.len_bytes);
-	waited[i]++;
+	if (!ret)
+		rig_results |= 1u << i;
 }
 
 static struct nu_thread *thread_in(struct nu_proclet *p, nu_thread_fn fn, void *arg)
@@ -483,6 +518,17 @@ void rig_receive(const void *batch, size_t len)
 static void nothing(void *arg)
 {
 	atomic_fetch_add(&posted, 1);
+}
+
+static void flush(void *arg)
+{
+	nu_wire_flush();
+	atomic_fetch_add(&posted, 1);
+}
+
+void rig_flush(void)
+{
+	on_core(flush, NULL);
 }
 
 void rig_pause(void)
@@ -615,6 +661,8 @@ static void reset(void *arg)
 static void repair(void *arg)
 {
 	make_residents();
+	for (unsigned n = 0; n < nu_node.count; n++)
+		memset(nu_peers[n].rx, 0, nu_peers[n].ncores * sizeof(*nu_peers[n].rx));
 	nu_route_forget(RIG_REMOTE);
 	atomic_fetch_add(&posted, 1);
 }

@@ -33,11 +33,23 @@ extern struct nu_thread *rig_waiter[RIG_WAITERS];
 void rig_receive(const void *batch, size_t len);
 /* Lets the threads that it has started run for a while. */
 void rig_pause(void);
+/* Sends what is in batches. */
+void rig_flush(void);
 /* Lets everything that the input has begun come to its end, and takes away what it left behind. */
 void rig_settle(bool reset_controller);
 /* How the image is changed before it is read: 0 not at all, else one of RIG_DAMAGES, all of which must be noticed. */
 extern unsigned rig_damage;
 #define RIG_DAMAGES 16u
 uint64_t rig_image_bytes(void);
+/* Headers of the messages that the node has sent to peers since this was set to 0. */
+#define RIG_SENT_MAX 64u
+extern struct nu_msg rig_sent[RIG_SENT_MAX];
+extern unsigned rig_nsent;
+/* Times that methods of the residents have run. */
+extern unsigned rig_runs;
+/* Bit i: waiter i had a result. */
+extern unsigned rig_results;
+/* The descriptor of a method by its class and name. */
+const struct nu_method *rig_method(const struct nu_class *cls, const char *name);
 /* The control block of the i-th stack of @node's part. */
 struct nu_thread *rig_stack(unsigned node, unsigned i);
