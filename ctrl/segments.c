@@ -8,7 +8,14 @@
 
 #define UNITS	   (1u << NU_SEG_INDEX_BITS)
 #define FIRST_UNIT (NU_SEG_MAIN + (uint32_t)(NU_GIB >> NU_SEG_UNIT_SHIFT))
-#define END_UNIT   NU_SEG_NODE(0)
+
+/* The region is smaller than the indices allow where a sanitizer owns most of the address space. */
+static uint32_t end_unit(void)
+{
+	size_t units = nu_layout.seg_region_bytes >> NU_SEG_UNIT_SHIFT;
+
+	return units < NU_SEG_NODE(0) ? (uint32_t)units : NU_SEG_NODE(0);
+}
 
 struct nu_seg_block {
 	uint32_t slot_link; /* of the slab */
@@ -101,12 +108,12 @@ int nu_segments_init(struct nu_segments *s)
 		nu_segments_fini(s);
 		return ret;
 	}
-	for (uint32_t at = FIRST_UNIT; at < END_UNIT;) {
+	for (uint32_t at = FIRST_UNIT; at < end_unit();) {
 		unsigned order = (unsigned)__builtin_ctz(at);
 
 		if (order > NU_SEG_MAX_ORDER)
 			order = NU_SEG_MAX_ORDER;
-		while (at + (1u << order) > END_UNIT)
+		while (at + (1u << order) > end_unit())
 			order--;
 		block_add(s, at, order);
 		s->free_units += 1u << order;
@@ -204,7 +211,7 @@ int nu_segments_check(const struct nu_segments *s)
 	uint64_t free_units = 0;
 	uint32_t nblocks = 0, on_lists = 0, nfree = 0;
 
-	for (uint32_t at = FIRST_UNIT; at < END_UNIT; nblocks++) {
+	for (uint32_t at = FIRST_UNIT; at < end_unit(); nblocks++) {
 		uint32_t slot = nu_ctrl_map_find(&s->by_start, key_of(at)), buddy;
 		const struct nu_seg_block *b;
 
