@@ -11,6 +11,7 @@
 #include "nu.h"
 
 #include "core/arch.h"
+#include "core/sanitize.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -508,7 +509,13 @@ struct nu_stat_core {
 } __attribute__((aligned(NU_CACHE_LINE)));
 extern struct nu_stat_core nu_stat_cores[NU_MAX_CORES];
 /* Call it with the caller's core index; threads that are no core use index 0 with the _shared form. */
-#define nu_stat_add(core, which, n) (nu_stat_cores[core].v[which] += (n))
+static inline void nu_stat_add(unsigned core, enum nu_stat which, uint64_t n)
+{
+	uint64_t *v = &nu_stat_cores[core].v[which];
+
+	/* One writer; others read. */
+	__atomic_store_n(v, __atomic_load_n(v, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
+}
 void nu_stat_add_shared(enum nu_stat which, uint64_t n);
 uint64_t nu_stat_sum(enum nu_stat which);
 /* Blackouts of arrivals, as in struct nu_stats: count, sum, max, histogram. Any thread. blackout.c */

@@ -29,7 +29,7 @@ static struct range program_methods, own_methods;
 extern const char __start_nu_text[] __attribute__((weak, visibility("hidden")));
 extern const char __stop_nu_text[] __attribute__((weak, visibility("hidden")));
 
-bool nu_image_movable(const void *pc)
+NU_NO_TSAN bool nu_image_movable(const void *pc)
 {
 	uintptr_t p = (uintptr_t)pc;
 	unsigned n = atomic_load_explicit(&ncode, memory_order_acquire);
@@ -188,6 +188,8 @@ int nu_image_protect(bool on)
 	struct range found[RANGES_MAX] = {0};
 	unsigned n;
 
+	if (NU_SAN_IN_PROGRAM)
+		return 0;
 	if ((uintptr_t)__start_nu_text != (uintptr_t)__stop_nu_text) {
 		nu_info("globals are not write-protected: libnu is linked statically, its data lies among "
 			"them");

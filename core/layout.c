@@ -15,8 +15,8 @@
 /* ThreadSanitizer leaves the program the lowest 512 GiB and little else. */
 #define SEG_BASE     ((uintptr_t)0x2000000000)
 #define SEG_BYTES    ((size_t)256 << 30)
-#define STACKS_BASE  ((uintptr_t)0x1000000000)
-#define STACKS_BYTES ((size_t)64 << 30)
+#define STACKS_BASE  ((uintptr_t)0x800000000)
+#define STACKS_BYTES ((size_t)96 << 30)
 #define STACK_GAP    ((size_t)64 << 10)
 #else
 #define SEG_BASE     ((uintptr_t)0x300000000000)

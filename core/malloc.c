@@ -7,10 +7,9 @@
  * getcwd, open_memstream, scandir, getaddrinfo, wcsdup, scanf's %ms) are not covered, but for those wrapped below:
  * such a block stays on the node where it was made.
  *
- * Under sanitizers this file is empty: they bring a malloc of their own, which does not know heaps.
+ * A sanitizer brings a malloc of its own, which stays in front of the C library. Programs are then linked so that their
+ * calls, and nobody else's, come here (ld --wrap, in the dependency `nu`).
  */
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-
 #include "core/core.h"
 
 #include <dlfcn.h>
@@ -22,11 +21,22 @@
 
 #define PAGE_BYTES ((size_t)NU_PAGE_BYTES)
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ENTRY(name)	__wrap_##name
+#define __libc_malloc	malloc
+#define __libc_calloc	calloc
+#define __libc_realloc	realloc
+#define __libc_memalign memalign
+#define __libc_free	free
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+#else
+#define ENTRY(name) name
 extern void *__libc_malloc(size_t len);
 extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *ptr, size_t len);
 extern void *__libc_memalign(size_t align, size_t len);
 extern void __libc_free(void *ptr);
+#endif
 
 /* Entry points that headers call under other names: fortified, and as inline functions. */
 NU_API int __asprintf_chk(char **str_p, int flag, const char *fmt, ...);
@@ -163,12 +173,12 @@ static void *realloc_for(const void *pc, void *ptr, size_t len)
 
 /* ---- the family ---- */
 
-NU_API void *malloc(size_t len)
+NU_API void *ENTRY(malloc)(size_t len)
 {
 	return alloc_for(__builtin_return_address(0), len);
 }
 
-NU_API void free(void *ptr)
+NU_API void ENTRY(free)(void *ptr)
 {
 	if (!nu_addr_in_segments(ptr))
 		__libc_free(ptr);
@@ -176,7 +186,7 @@ NU_API void free(void *ptr)
 		nu_heap_free(heap_of(ptr), ptr, nu_current_core_fn());
 }
 
-NU_API void *calloc(size_t n, size_t size)
+NU_API void *ENTRY(calloc)(size_t n, size_t size)
 {
 	struct nu_proclet *p = proclet_for(__builtin_return_address(0));
 	size_t len;
@@ -190,12 +200,12 @@ NU_API void *calloc(size_t n, size_t size)
 	return ptr ? memset(ptr, 0, len) : no_memory();
 }
 
-NU_API void *realloc(void *ptr, size_t len)
+NU_API void *ENTRY(realloc)(void *ptr, size_t len)
 {
 	return realloc_for(__builtin_return_address(0), ptr, len);
 }
 
-NU_API void *reallocarray(void *ptr, size_t n, size_t size)
+NU_API void *ENTRY(reallocarray)(void *ptr, size_t n, size_t size)
 {
 	size_t len;
 
@@ -209,7 +219,7 @@ static bool power_of_two(size_t x)
 	return x && !(x & (x - 1));
 }
 
-NU_API int posix_memalign(void **ptr_p, size_t align, size_t len)
+NU_API int ENTRY(posix_memalign)(void **ptr_p, size_t align, size_t len)
 {
 	int saved = errno;
 	void *ptr;
@@ -224,7 +234,7 @@ NU_API int posix_memalign(void **ptr_p, size_t align, size_t len)
 	return 0;
 }
 
-NU_API void *aligned_alloc(size_t align, size_t len)
+NU_API void *ENTRY(aligned_alloc)(size_t align, size_t len)
 {
 	if (!power_of_two(align)) {
 		errno = EINVAL;
@@ -233,7 +243,7 @@ NU_API void *aligned_alloc(size_t align, size_t len)
 	return aligned_for(__builtin_return_address(0), align, len);
 }
 
-NU_API void *memalign(size_t align, size_t len)
+NU_API void *ENTRY(memalign)(size_t align, size_t len)
 {
 	size_t up = 16;
 
@@ -246,19 +256,19 @@ NU_API void *memalign(size_t align, size_t len)
 	return aligned_for(__builtin_return_address(0), up, len);
 }
 
-NU_API void *valloc(size_t len)
+NU_API void *ENTRY(valloc)(size_t len)
 {
 	return aligned_for(__builtin_return_address(0), PAGE_BYTES, len);
 }
 
-NU_API void *pvalloc(size_t len)
+NU_API void *ENTRY(pvalloc)(size_t len)
 {
 	if (len > SIZE_MAX - PAGE_BYTES)
 		return no_memory();
 	return aligned_for(__builtin_return_address(0), PAGE_BYTES, NU_ALIGN_UP(len ? len : 1, PAGE_BYTES));
 }
 
-NU_API size_t malloc_usable_size(void *ptr)
+NU_API size_t ENTRY(malloc_usable_size)(void *ptr)
 {
 	if (!ptr)
 		return 0;
@@ -280,12 +290,12 @@ static char *copy_for(const void *pc, const char *s, size_t len)
 
 #undef strdup
 #undef strndup
-NU_API char *strdup(const char *s)
+NU_API char *ENTRY(strdup)(const char *s)
 {
 	return copy_for(__builtin_return_address(0), s, strlen(s));
 }
 
-NU_API char *strndup(const char *s, size_t max)
+NU_API char *ENTRY(strndup)(const char *s, size_t max)
 {
 	return copy_for(__builtin_return_address(0), s, strnlen(s, max));
 }
@@ -317,12 +327,12 @@ static int format_for(const void *pc, char **str_p, const char *fmt, va_list ap)
 	return n;
 }
 
-NU_API int vasprintf(char **str_p, const char *fmt, va_list ap)
+NU_API int ENTRY(vasprintf)(char **str_p, const char *fmt, va_list ap)
 {
 	return format_for(__builtin_return_address(0), str_p, fmt, ap);
 }
 
-NU_API int asprintf(char **str_p, const char *fmt, ...)
+NU_API int ENTRY(asprintf)(char **str_p, const char *fmt, ...)
 {
 	va_list ap;
 	int n;
@@ -333,13 +343,13 @@ NU_API int asprintf(char **str_p, const char *fmt, ...)
 	return n;
 }
 
-int __vasprintf_chk(char **str_p, int flag, const char *fmt, va_list ap)
+int ENTRY(__vasprintf_chk)(char **str_p, int flag, const char *fmt, va_list ap)
 {
 	(void)flag;
 	return format_for(__builtin_return_address(0), str_p, fmt, ap);
 }
 
-int __asprintf_chk(char **str_p, int flag, const char *fmt, ...)
+int ENTRY(__asprintf_chk)(char **str_p, int flag, const char *fmt, ...)
 {
 	va_list ap;
 	int n;
@@ -404,22 +414,18 @@ static ssize_t line_for(const void *pc, char **line_p, size_t *len_p, int delim,
 	return n;
 }
 
-NU_API ssize_t getdelim(char **line_p, size_t *len_p, int delim, FILE *f)
+NU_API ssize_t ENTRY(getdelim)(char **line_p, size_t *len_p, int delim, FILE *f)
 {
 	return line_for(__builtin_return_address(0), line_p, len_p, delim, f);
 }
 
-ssize_t __getdelim(char **line_p, size_t *len_p, int delim, FILE *f)
+ssize_t ENTRY(__getdelim)(char **line_p, size_t *len_p, int delim, FILE *f)
 {
 	return line_for(__builtin_return_address(0), line_p, len_p, delim, f);
 }
 
 #undef getline
-NU_API ssize_t getline(char **line_p, size_t *len_p, FILE *f)
+NU_API ssize_t ENTRY(getline)(char **line_p, size_t *len_p, FILE *f)
 {
 	return line_for(__builtin_return_address(0), line_p, len_p, '\n', f);
 }
-
-#else
-typedef int nu_malloc_is_the_sanitizer; /* a translation unit must hold something */
-#endif

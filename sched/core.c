@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Cores: kernel threads that run user-level threads; their loop, their start and their end. */
+#include "sched/sanitize.h"
 #include "sched/sched_int.h"
 
 #include <sched.h>
@@ -10,7 +11,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifdef __clang__
+#define NOINLINE __attribute__((noinline))
+#else
 #define NOINLINE __attribute__((noinline, noipa))
+#endif
+/* clang has no noipa: what it cannot see through it does not take for the same at each call. */
+#define OPAQUE() __asm__ volatile("" ::: "memory")
 
 struct nu_sched nu_sched;
 
@@ -18,8 +25,9 @@ struct nu_sched nu_sched;
  * initial-exec: also safe in a signal handler. */
 static __thread struct nu_core *core_here __attribute__((tls_model("initial-exec")));
 
-NOINLINE struct nu_core *nu_core_get(void)
+NOINLINE NU_NO_TSAN struct nu_core *nu_core_get(void)
 {
+	OPAQUE();
 	return core_here;
 }
 
@@ -42,6 +50,7 @@ bool nu_on_core(void)
 
 NOINLINE int *nu_errno_location(void)
 {
+	OPAQUE();
 	return __errno_location();
 }
 
@@ -218,6 +227,7 @@ static int core_prepare(struct nu_core *c)
 	c->tid = (pid_t)syscall(SYS_gettid);
 	c->errno_p = nu_errno_location();
 	kstack_bounds(c);
+	nu_san_core_start(c);
 	if (nu_sched.pin)
 		pin(c);
 	prctl(PR_SET_TIMERSLACK, 1000ul); /* the default of 50 us is long against a sleep of 10 */

@@ -80,7 +80,7 @@ static void clear_queue(struct nu_core *c, struct nu_proclet *p)
 
 static void ask(struct nu_thread *t, bool with_signal)
 {
-	unsigned core = t->core;
+	unsigned core = nu_thread_core(t);
 	struct nu_core *c;
 
 	if (nu_thread_state(t) != NU_THREAD_RUNNING || core >= nu_sched.ncores)

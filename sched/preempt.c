@@ -5,6 +5,7 @@
  * another node. Only where the interrupted instruction is the program's own; else a request is left that runtime calls
  * look at. A monitor thread asks for it when others wait; it sleeps while nothing runs.
  */
+#include "sched/sanitize.h"
 #include "sched/sched_int.h"
 
 #include <linux/futex.h>
@@ -51,7 +52,15 @@ static __attribute__((noinline)) void frame_fit(ucontext_t *uc)
 	uc->uc_stack.ss_flags = 0;
 }
 
-void nu_preempt_handler(int signo, siginfo_t *info, void *frame)
+static NU_NO_TSAN bool may_stop_at(const void *pc)
+{
+	if (NU_SAN_IN_PROGRAM && nu_preempt_pc_ok == nu_image_movable)
+		return false;
+	return nu_preempt_pc_ok(pc);
+}
+
+/* Until the place is known to be the program's own it may be a sanitizer's, which must not be entered again. */
+NU_NO_TSAN void nu_preempt_handler(int signo, siginfo_t *info, void *frame)
 {
 	struct nu_core *c = nu_core_get();
 	ucontext_t *uc = frame;
@@ -64,7 +73,7 @@ void nu_preempt_handler(int signo, siginfo_t *info, void *frame)
 	if (!t)
 		return;
 	/* Another stack is that of a handler of the program's own, which cannot be left for another core. */
-	if (t->preempt_off || !nu_preempt_pc_ok((const void *)NU_FRAME_PC(uc)) ||
+	if (t->preempt_off || !may_stop_at((const void *)NU_FRAME_PC(uc)) ||
 	    (uintptr_t)frame - (uintptr_t)t->stack_low >= (uintptr_t)t - (uintptr_t)t->stack_low) {
 		atomic_store_explicit(&c->preempt_req, 1, memory_order_relaxed);
 		return;
@@ -198,7 +207,7 @@ int nu_preempt_init(void)
 	int err;
 
 	sigemptyset(&sa.sa_mask);
-	if (sigaction(PREEMPT_SIGNAL, &sa, &monitor.old))
+	if (NU_SAN_SIGACTION(PREEMPT_SIGNAL, &sa, &monitor.old))
 		return -nu_sys_errno;
 	atomic_store(&monitor.stop, false);
 	atomic_store(&monitor.asleep, 0);
@@ -221,5 +230,5 @@ void nu_preempt_fini(void)
 	nu_preempt_awake();
 	pthread_join(monitor.pthread, NULL);
 	monitor.started = false;
-	sigaction(PREEMPT_SIGNAL, &monitor.old, NULL);
+	NU_SAN_SIGACTION(PREEMPT_SIGNAL, &monitor.old, NULL);
 }

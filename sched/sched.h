@@ -94,6 +94,9 @@ struct nu_thread {
 	uint64_t wait_hint[2];	   /* REFUSED: node and location number */
 	uint32_t wait_done;	   /* the answer is here; with wait_seq under the proclet's lock */
 	uint32_t patient;	   /* a thread of the runtime that lets others run while it waits */
+#ifdef __SANITIZE_THREAD__
+	uint32_t ran; /* it has frames that the sanitizer must not miss: sanitize.h */
+#endif
 };
 
 /* One kernel thread that runs user-level threads. Index in nu_node.cores. */

@@ -88,6 +88,7 @@ struct nu_core {
 	void *fake_stack; /* AddressSanitizer's, of the scheduler's context */
 	const void *kstack_low;
 	size_t kstack_bytes;
+	void *kthread_fiber; /* ThreadSanitizer's, of the scheduler's context */
 };
 
 struct nu_sched {
@@ -142,6 +143,11 @@ static inline uint32_t nu_thread_state(const struct nu_thread *t)
 static inline void nu_thread_set_state(struct nu_thread *t, uint32_t state)
 {
 	__atomic_store_n(&t->state, state, __ATOMIC_RELEASE);
+}
+/* Where it runs or last ran, for those who do not hold it still: a hint. */
+static inline unsigned nu_thread_core(const struct nu_thread *t)
+{
+	return __atomic_load_n(&t->core, __ATOMIC_RELAXED);
 }
 /* Waits until @t has left its core. Not with registers of one's own unsaved that somebody else may wait for. */
 void nu_thread_wait_saved(struct nu_thread *t);

@@ -6,20 +6,12 @@
  * frame does not step over it. The control block lies below the slot's top, at one of several distances (by slot number, so the same on every node): at equal ones the hot lines of all
  * threads would fall into the same few cache sets.
  */
+#include "sched/sanitize.h"
 #include "sched/sched_int.h"
 
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-/* Frames that ended without returning, and frames about to be copied, have marks around their variables. */
-#define FORGET_MARKS(t)                                                                                      \
-	__asan_unpoison_memory_region((t)->stack_low, (size_t)((char *)(t) - (char *)(t)->stack_low))
-#else
-#define FORGET_MARKS(t) ((void)(t))
-#endif
 
 #define COLOURS	     8
 #define COLOUR_BYTES 448 /* 7 lines: spreads over sets that a power of two would not reach */
@@ -84,6 +76,33 @@ struct nu_thread *nu_stack_thread(uintptr_t low)
 			~(uintptr_t)(NU_CACHE_LINE - 1));
 }
 
+/*
+ * Threads that were in the middle of something when the scheduler stopped are lost, with what they hold. For
+ * LeakSanitizer, which looks at the process's end, their stacks stay, as roots, until they are needed again.
+ */
+static uintptr_t kept_low, kept_end;
+static size_t kept_root_bytes;
+
+static void keep_lost(void)
+{
+	for (uintptr_t low = stacks.part_low; low < stacks.part_next; low += slot_bytes())
+		if (atomic_load(&stacks.table[slot_index(low)]) != SLOT_HERE)
+			madvise((void *)stack_low(low), nu_layout.stack_bytes, MADV_DONTNEED);
+	kept_low = stacks.part_low;
+	kept_end = stacks.part_next;
+	kept_root_bytes = nu_layout.stack_node_bytes;
+}
+
+static void drop_lost(void)
+{
+	if (!kept_low)
+		return;
+	nu_san_unroot((void *)kept_low, kept_root_bytes);
+	nu_san_unpoison((void *)kept_low, kept_end - kept_low);
+	munmap((void *)kept_low, kept_end - kept_low);
+	kept_low = 0;
+}
+
 int nu_stacks_init(void)
 {
 	size_t bytes = nu_layout.stack_bytes, slot = nu_layout.stack_slot_bytes;
@@ -97,6 +116,7 @@ int nu_stacks_init(void)
 		       bytes, slot, 4 * PAGE, nu_node.self);
 		return -EINVAL;
 	}
+	drop_lost();
 	memset(&stacks, 0, sizeof(stacks));
 	stacks.shift = (unsigned)__builtin_ctzl(slot);
 	stacks.nslots = nu_layout.stack_region_bytes >> stacks.shift;
@@ -117,14 +137,19 @@ int nu_stacks_init(void)
 		nu_err("stacks: no address space for the table of %zu stacks", stacks.nslots);
 		return -ENOMEM;
 	}
-	return 0;
+	nu_san_root((void *)stacks.part_low, nu_layout.stack_node_bytes);
+	return nu_san_fibers_init();
 }
 
 void nu_stacks_fini(void)
 {
 	if (!stacks.table)
 		return;
-	munmap((void *)stacks.part_low, stacks.part_next - stacks.part_low);
+	nu_san_fibers_fini(stacks.part_low, stacks.part_next);
+	if (NU_SAN_KEEPS_STACKS)
+		keep_lost();
+	else
+		munmap((void *)stacks.part_low, stacks.part_next - stacks.part_low);
 	nu_maps_release((unsigned)((stacks.part_next - stacks.part_low) >> stacks.shift));
 	munmap(stacks.table, stacks.nslots);
 	munmap(stacks.lent_to, (nu_layout.stack_node_bytes >> stacks.shift) * sizeof(uint64_t));
@@ -151,6 +176,7 @@ static int slot_map(uintptr_t low)
 
 static void slot_unmap(uintptr_t low)
 {
+	nu_san_unpoison((void *)stack_low(low), nu_layout.stack_bytes);
 	munmap((void *)stack_low(low), nu_layout.stack_bytes);
 	nu_maps_release(1);
 }
@@ -255,7 +281,7 @@ struct nu_thread *nu_thread_alloc(struct nu_proclet *p)
 	t->proclet = p;
 	t->proclet_id = atomic_load_explicit(&p->id, memory_order_relaxed);
 	t->stack_low = (void *)stack_low(low);
-	FORGET_MARKS(t);
+	nu_san_forget_frames(t);
 	t->home_node = nu_node.self;
 	t->core = c ? (uint16_t)c->index : 0;
 	nu_list_init(&t->link);
@@ -289,6 +315,7 @@ void nu_thread_free(struct nu_thread *t)
 	uintptr_t low = nu_stack_slot(t);
 
 	NU_ASSERT(low && !atomic_load_explicit(&t->running, memory_order_acquire));
+	nu_san_thread_gone(t);
 	atomic_store_explicit(&stacks.table[slot_index(low)], SLOT_FREE, memory_order_release);
 	if (likely(is_ours(low))) {
 		put_ours(t);
@@ -307,7 +334,7 @@ void nu_stack_live(const struct nu_thread *t, void **low_p, size_t *len_p)
 {
 	char *low = (char *)t->sp - NU_RED_ZONE;
 
-	FORGET_MARKS(t);
+	nu_san_forget_frames(t);
 	if (low < (char *)t->stack_low)
 		low = t->stack_low;
 	*low_p = low;
@@ -338,6 +365,7 @@ int nu_stack_adopt(struct nu_thread *t, size_t live_bytes)
 		if (low >= stacks.part_next ||
 		    atomic_load_explicit(&stacks.table[i], memory_order_acquire) != SLOT_LENT)
 			return -EINVAL;
+		nu_san_unpoison((void *)stack_low(low), nu_layout.stack_bytes);
 	} else {
 		err = slot_map(low);
 		if (err) {
@@ -373,6 +401,7 @@ void nu_stack_depart(struct nu_thread *t)
 	_Atomic uint8_t *slot = &stacks.table[slot_index(low)];
 	uint8_t here = SLOT_HERE;
 
+	nu_san_thread_gone(t);
 	if (!is_ours(low)) {
 		atomic_store_explicit(slot, SLOT_FREE, memory_order_release);
 		slot_unmap(low);

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Threads: their life, and how one leaves its core for another. */
+#include "sched/sanitize.h"
 #include "sched/sched_int.h"
-
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/common_interface_defs.h>
-#endif
 
 #define MIN_STACK_LEFT 4096 /* what a thread must have below the bytes reserved for its arguments */
 
@@ -37,29 +34,13 @@ static __attribute__((noinline)) void switched(void)
 		*c->errno_p = t->saved_errno;
 }
 
-#ifdef __SANITIZE_ADDRESS__
-static void fiber_leave(struct nu_core *c, void **fake_p, struct nu_thread *next)
-{
-	if (next)
-		__sanitizer_start_switch_fiber(fake_p, next->stack_low,
-					       (size_t)((char *)(next + 1) - (char *)next->stack_low));
-	else
-		__sanitizer_start_switch_fiber(fake_p, c->kstack_low, c->kstack_bytes);
-}
-#define FIBER_LEAVE(c, fake_p, next) fiber_leave((c), (fake_p), (next))
-#define FIBER_ARRIVE(fake)	     __sanitizer_finish_switch_fiber((fake), NULL, NULL)
-#else
-#define FIBER_LEAVE(c, fake_p, next) ((void)(fake_p))
-#define FIBER_ARRIVE(fake)	     ((void)(fake))
-#endif
-
 /* Bookkeeping of @c's turning to @t, whose registers are saved. */
 static inline void turn_to(struct nu_core *c, struct nu_thread *t)
 {
 	uint64_t *switches = &nu_stat_cores[c->index].v[NU_STAT_SWITCHES];
 
 	atomic_store_explicit(&t->running, 1, memory_order_relaxed);
-	t->core = (uint16_t)c->index;
+	__atomic_store_n(&t->core, (uint16_t)c->index, __ATOMIC_RELAXED);
 	__atomic_store_n(switches, *switches + 1, __ATOMIC_RELAXED);
 }
 
@@ -69,9 +50,9 @@ static inline void leave(struct nu_core *c, struct nu_thread *t, struct nu_threa
 
 	t->saved_errno = *c->errno_p;
 	atomic_store_explicit(&c->current, next, memory_order_relaxed);
-	FIBER_LEAVE(c, ends ? NULL : &fake, next);
+	nu_san_leave(c, ends ? NULL : &fake, t, next);
 	nu_switch(&t->sp, next ? next->sp : c->sched_sp, &t->running);
-	FIBER_ARRIVE(fake);
+	nu_san_arrive(fake);
 	switched();
 }
 
@@ -89,9 +70,9 @@ void nu_thread_run(struct nu_core *c, struct nu_thread *t)
 	/* Ordered before the look at the monitor's state: either it sees a thread run or we see it asleep. */
 	atomic_store_explicit(&c->current, t, memory_order_seq_cst);
 	nu_preempt_awake();
-	FIBER_LEAVE(c, &c->fake_stack, t);
+	nu_san_leave(c, &c->fake_stack, NULL, t);
 	nu_switch(&c->sched_sp, t->sp, &c->sched_running);
-	FIBER_ARRIVE(c->fake_stack);
+	nu_san_arrive(c->fake_stack);
 	switched();
 }
 
@@ -99,7 +80,7 @@ void nu_thread_main(void)
 {
 	struct nu_thread *t;
 
-	FIBER_ARRIVE(NULL);
+	nu_san_arrive(NULL);
 	switched();
 	t = nu_thread_self();
 	t->fn(t->arg);
@@ -207,12 +188,18 @@ int nu_thread_detach(struct nu_thread *t)
 		nu_lock_release(&t->join_lock);
 		return -EINVAL;
 	}
-	t->detached = 1;
+	__atomic_store_n(&t->detached, 1, __ATOMIC_RELEASE); /* its end looks without the lock first */
 	done = nu_thread_state(t) == NU_THREAD_DONE;
 	nu_lock_release(&t->join_lock);
 	if (done)
 		reap(t);
 	return 0;
+}
+
+/* Without the lock: neighbours that leave the list write our link, but none makes it point to itself. */
+static NU_NO_TSAN bool has_left(const struct nu_thread *t)
+{
+	return t->proclet_link.next == &t->proclet_link;
 }
 
 /* The running thread's end, but for leaving its stack. */
@@ -222,7 +209,7 @@ static void end(struct nu_core *c, struct nu_thread *t)
 	struct nu_thread *joiner;
 
 	/* Detached is for good: then nobody else looks at it. A thread that served a call has left the list already. */
-	if (likely(__atomic_load_n(&t->detached, __ATOMIC_ACQUIRE)) && nu_list_empty(&t->proclet_link)) {
+	if (likely(__atomic_load_n(&t->detached, __ATOMIC_ACQUIRE)) && has_left(t)) {
 		nu_thread_set_state(t, NU_THREAD_DONE);
 		c->dead = t;
 		return;

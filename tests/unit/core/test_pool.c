@@ -26,7 +26,7 @@ static long minor_faults(void)
 }
 
 /* Page faults that writing each page of [p, p + len) takes; not those of a sanitizer's shadow. */
-__attribute__((no_sanitize_address)) static long faults_of_touching(char *p, size_t len)
+static NU_NO_ASAN NU_NO_TSAN long faults_of_touching(char *p, size_t len)
 {
 	long before = minor_faults();
 

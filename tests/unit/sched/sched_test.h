@@ -20,13 +20,19 @@ static sem_t main_done;
 static void (*main_body)(void);
 static unsigned start_as; /* the node that this process is: whose stacks are its own */
 
-static __attribute__((unused)) bool in_user_text(const void *pc)
+static __attribute__((unused)) NU_NO_TSAN bool in_user_text(const void *pc)
 {
 	return (const char *)pc >= __start_nu_user_text && (const char *)pc < __stop_nu_user_text;
 }
 
 static __attribute__((used)) USER void user_text_exists(void)
 {
+}
+
+/* A look at what others write under a lock: for waiting until something has happened. */
+static __attribute__((unused)) NU_NO_TSAN uint32_t peek(const volatile uint32_t *p)
+{
+	return *p;
 }
 
 static void proclet_make(struct nu_proclet *p, uint64_t id, bool user)
@@ -44,11 +50,16 @@ static void proclet_make(struct nu_proclet *p, uint64_t id, bool user)
 /* A small region of our own: the test driver's arena may lie anywhere in the default ones. */
 static void layout_make(void)
 {
+#ifdef __SANITIZE_THREAD__ /* its builds have no such driver, and no memory of ours there */
+	nu_layout.stack_node_bytes = nu_layout.stack_region_bytes / 4;
+	nu_layout.stack_slot_bytes = 128 * NU_KIB;
+#else
 	nu_layout.stack_base = 0x200000000000;
 	nu_layout.stack_region_bytes = 64 * NU_GIB;
 	nu_layout.stack_node_bytes = 16 * NU_GIB;
-	nu_layout.stack_bytes = 64 * NU_KIB;
 	nu_layout.stack_slot_bytes = NU_MIB;
+#endif
+	nu_layout.stack_bytes = 64 * NU_KIB;
 }
 
 static void main_thread(void *arg)

@@ -270,7 +270,7 @@ static void finish(int n)
 		nu_sleep_us(100); /* it goes on */
 	halt = true;
 	await_at_least(&ended, n);
-	while (*(volatile uint32_t *)&user_proclet.nthreads)
+	while (peek(&user_proclet.nthreads))
 		nu_yield();
 	cr_assert_eq(bad, 0);
 }

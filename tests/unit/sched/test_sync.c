@@ -113,7 +113,7 @@ static void fifo(void)
 	nu_mutex_lock(&mutex);
 	for (intptr_t i = 0; i < 8; i++) {
 		spawn(in_order, (void *)i, &t[i]);
-		while (*(volatile uint32_t *)&mutex.waiters.count != i + 1)
+		while (peek(&mutex.waiters.count) != i + 1)
 			nu_yield();
 	}
 	nu_mutex_unlock(&mutex);
@@ -188,7 +188,7 @@ Test(sync, condition)
 	run(2, conditions);
 }
 
-static volatile bool go;
+static bool go; /* under the mutex */
 static atomic_int gone;
 
 static void wait_go(void *arg)
@@ -200,15 +200,25 @@ static void wait_go(void *arg)
 	atomic_fetch_add(&gone, 1);
 }
 
+static uint32_t waiting(void)
+{
+	uint32_t n;
+
+	nu_mutex_lock(&mutex);
+	n = not_empty.waiters.count;
+	nu_mutex_unlock(&mutex);
+	return n;
+}
+
 static void broadcast(void)
 {
 	struct nu_thread *t[THREADS];
 
 	for (int round = 0; round < 50; round++) {
-		go = false;
+		go = false; /* nobody runs yet */
 		for (int i = 0; i < THREADS; i++)
 			spawn(wait_go, NULL, &t[i]);
-		while (*(volatile uint32_t *)&not_empty.waiters.count < THREADS)
+		while (waiting() < THREADS)
 			nu_yield();
 		nu_mutex_lock(&mutex);
 		go = true;

@@ -66,7 +66,7 @@ static void detached(void)
 		cr_assert_eq(nu_thread_detach(t), 0);
 	}
 	await_at_least(&ran, 40000);
-	while (*(volatile uint32_t *)&user_proclet.nthreads > 1)
+	while (peek(&user_proclet.nthreads) > 1)
 		nu_yield();
 }
 
@@ -88,6 +88,16 @@ static void join_gated(void *arg)
 	*(int *)arg = nu_thread_join(gated);
 }
 
+static bool has_joiner(struct nu_thread *t)
+{
+	bool has;
+
+	nu_lock_acquire(&t->join_lock);
+	has = t->joiner;
+	nu_lock_release(&t->join_lock);
+	return has;
+}
+
 static void join_errors(void)
 {
 	struct nu_thread *self = nu_thread_self(), *joiner;
@@ -96,7 +106,7 @@ static void join_errors(void)
 	cr_assert_eq(nu_thread_join(self), -EDEADLK);
 	spawn(wait_gate, NULL, &gated);
 	spawn(join_gated, &status, &joiner);
-	while (!*(struct nu_thread *volatile *)&gated->joiner)
+	while (!has_joiner(gated))
 		nu_yield();
 	cr_assert_eq(nu_thread_join(gated), -EINVAL, "joined by another");
 	cr_assert_eq(nu_thread_detach(gated), -EINVAL);
@@ -277,7 +287,7 @@ static void handoffs(void)
 	for (int i = 0; i < 8; i++)
 		nu_thread_join(t[i]);
 	cr_assert_eq(ran, 8);
-	while (*(volatile uint32_t *)&user_proclet.nthreads > 1)
+	while (peek(&user_proclet.nthreads) > 1)
 		nu_yield();
 }
 
