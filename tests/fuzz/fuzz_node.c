@@ -436,7 +436,7 @@ static void send(struct in *in)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-	rig_start();
+	rig_start("shm");
 	return 0;
 }
 

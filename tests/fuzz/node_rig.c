@@ -392,9 +392,9 @@ static void first_body(void *arg)
 	atomic_store(&first_done, 1);
 }
 
-void rig_start(void)
+void rig_start(const char *transport)
 {
-	const struct nu_wire_options wire = {.transport = "shm", .key = RIG_KEY};
+	const struct nu_wire_options wire = {.transport = transport, .key = RIG_KEY};
 	const struct nu_rpc_ops rpc_ops = {locate, nu_instance_create, nu_instance_retire};
 	const struct nu_move_ops move_ops = {nu_client_move_begin, nu_client_move_end};
 	const struct nu_image methods = {__start_nu_methods, __stop_nu_methods};
@@ -618,14 +618,32 @@ static void see_off(struct nu_proclet *p, unsigned round)
 	}
 }
 
+/* Nobody will answer any more. */
+static void fail_waits(struct nu_proclet *p, void *arg)
+{
+	struct nu_list *l;
+
+	nu_lock_acquire(&p->lock);
+	nu_list_for_each (l, &p->threads) {
+		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
+
+		if (p->frozen || !t->wait_seq || t->wait_done)
+			continue;
+		t->wait_status = -EHOSTDOWN;
+		t->wait_done = 1;
+		if (t->state == NU_THREAD_BLOCKED && (!t->call_deadline_ns || nu_wake_claim(t)))
+			nu_thread_ready(t);
+	}
+	nu_lock_release(&p->lock);
+}
+
 static struct census last;
 
 static void look(void *arg)
 {
 	unsigned *round = arg;
 
-	for (unsigned n = 0; n < nu_node.count; n++)
-		nu_calls_node_dead(n);
+	nu_proclet_for_each(fail_waits, NULL);
 	memset(&last, 0, sizeof(last));
 	nu_proclet_for_each(count, &last);
 	for (unsigned i = 0; i < last.strangers; i++)
@@ -681,6 +699,9 @@ static void describe(struct nu_proclet *p, void *arg)
 			(void *)t, t->state, t->wait, t->serve_method ? t->serve_method->name : "-",
 			t->wait_seq ? t->wait_method->name : "-", (unsigned long)t->wait_target,
 			t->wait_dest);
+		fprintf(stderr, "    wait %u seq %#lx, done %u, running %u, wake %u, claimable %u, core %u\n",
+			t->wait, (unsigned long)t->wait_seq, t->wait_done, (unsigned)t->running,
+			(unsigned)t->wake, t->claimable, t->core);
 	}
 }
 

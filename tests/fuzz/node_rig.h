@@ -25,7 +25,8 @@ NU_CLASS_DECLARE(other, str(name));
 #define RIG_MOVER  nu_id_make(2050, 13)
 #define RIG_REMOTE nu_id_make(2060, 14)
 
-void rig_start(void);
+/* @transport: "shm" stands for the link's double, "tcp" is the real one. */
+void rig_start(const char *transport);
 /* Threads of the box wait for answers from node 1: their addresses and sequence numbers. */
 void rig_waiters_start(void);
 extern struct nu_thread *rig_waiter[RIG_WAITERS];
