@@ -23,6 +23,8 @@
 #define BY		3u
 #define KEYS		16u
 #define KEY_OUT		15u
+#define KEY_PROBE	13u
+#define PROBE_US	400u
 #define BOUND_US	15000000u /* for everything that must happen; seen in milliseconds */
 #define STEP_US		1000u
 #define SUBJECT_THREADS 4u
@@ -423,6 +425,29 @@ static void caller_body(void *arg_)
 	calling = false;
 }
 
+/* Calls that begin at any moment of the move, each in a thread of its own: callers in a row may all be served just then. */
+static struct tally probes;
+static _Atomic unsigned probing;
+static _Atomic bool stop_probing;
+
+static void probe_body(void *arg_)
+{
+	uint64_t n;
+
+	note(&probes, subject_add(called, KEY_PROBE, &n));
+	probing--;
+}
+
+static void prober_body(void *arg_)
+{
+	while (!stop_probing) {
+		probing++;
+		CHECK_IS(nu_thread_spawn(probe_body, NULL, NULL), 0);
+		nu_sleep_us(PROBE_US);
+	}
+	probing--;
+}
+
 static void start_callers(struct subject_ref s)
 {
 	called = s;
@@ -455,6 +480,13 @@ static void check_counts(const char *who, const struct tally *t, uint64_t counte
 
 static void stop_callers(struct subject_ref s, bool lives)
 {
+	uint64_t probed = 0;
+
+	stop_probing = true;
+	AWAIT(!probing);
+	CHECK_IS(subject_get(s, KEY_PROBE, &probed), lives ? 0 : -EHOSTDOWN);
+	if (lives)
+		check_counts("probes", &probes, probed);
 	stop_calling = true;
 	AWAIT(!calling);
 	for (unsigned n = 0; n < NODES; n++) {
@@ -601,6 +633,8 @@ static void move(void)
 	AWAIT(mine.acked > 3);
 	if (kind == STOP)
 		CHECK_IS(nu_thread_spawn(continuer, NULL, NULL), 0);
+	probing = 1;
+	CHECK_IS(nu_thread_spawn(prober_body, NULL, NULL), 0);
 	arm();
 	ret = kind == ERROR ? nu_migrate(s.ref, DEST) : check_move(s.ref, DEST);
 	if (kind == ERROR)
@@ -609,6 +643,7 @@ static void move(void)
 		CHECK_MSG(!ret || (kind == KILL &&
 				   (ret == -EHOSTDOWN || (ret == -EIO && strstr(fault_rules, "error=5")))),
 			  "the move: %s", nu_strerror(ret));
+	stop_probing = true;
 	await_fault();
 	disarm();
 	if (kind == ERROR)
