@@ -59,6 +59,9 @@ void nu_assert_failed(const char *expr, const char *file, int line) __attribute_
 #define NU_DEBUG_ASSERT(e) NU_ASSERT(e)
 #endif
 
+/* The program's mistake, after which it cannot go on: said, then abort(). log.c */
+void nu_misuse(const char *fmt, ...) __attribute__((noreturn, cold, format(printf, 1, 2)));
+
 /* ---- lists: circular, doubly linked, intrusive ---- */
 
 struct nu_list {
@@ -254,6 +257,16 @@ struct nu_symbol {
 };
 /* False: @addr is in no object. Any context, signal-safe: it opens and maps the object's file. */
 bool nu_symbol_find(const void *addr, struct nu_symbol *s);
+
+/* ---- descriptors that others open for us. fds.c ---- */
+
+#define NU_FDS_MAX 8192
+struct nu_fds {
+	uint8_t open[NU_FDS_MAX / 8];
+};
+void nu_fds_note(struct nu_fds *set);
+/* Those that were not open then get close-on-exec. */
+void nu_fds_close_new_on_exec(struct nu_fds *set);
 
 /* ---- pool: extents that heaps are made of. pool.c ---- */
 

@@ -32,20 +32,16 @@ static void __attribute__((constructor(101))) log_read_env(void)
 	nu_warn("NU_LOG is \"%s\", want error, warn, info or debug: taking warn", s);
 }
 
-void nu_log_write(enum nu_log_level level, const char *fmt, ...)
+static void write_line(const char *fmt, va_list ap)
 {
 	char line[LINE_MAX_BYTES];
 	int saved = nu_sys_errno;
 	size_t len;
-	va_list ap;
 	int n;
 
-	(void)level;
 	n = snprintf(line, sizeof(line), "nu: node %u: ", nu_node.self);
 	len = n > 0 ? (size_t)n : 0;
-	va_start(ap, fmt);
 	n = vsnprintf(line + len, sizeof(line) - len - 1, fmt, ap);
-	va_end(ap);
 	if (n > 0)
 		len += (size_t)n;
 	if (len > sizeof(line) - 2) {
@@ -58,6 +54,26 @@ void nu_log_write(enum nu_log_level level, const char *fmt, ...)
 	/* A lost log line is nobody's error: there is no one left to tell. */
 	ssize_t written __attribute__((unused)) = write(STDERR_FILENO, line, len);
 	nu_sys_errno = saved;
+}
+
+void nu_log_write(enum nu_log_level level, const char *fmt, ...)
+{
+	va_list ap;
+
+	(void)level;
+	va_start(ap, fmt);
+	write_line(fmt, ap);
+	va_end(ap);
+}
+
+void nu_misuse(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	write_line(fmt, ap);
+	va_end(ap);
+	abort();
 }
 
 void nu_assert_failed(const char *expr, const char *file, int line)

@@ -35,4 +35,7 @@ void nu_boot_fail(const char *reason);
 int __must_check nu_boot_control_start(const struct nu_boot_ops *ops);
 /* Node 0: main returned; the launcher ends the job on every node (nu_boot_ops.end). In a one-node job calls end itself. */
 void nu_boot_main_done(int status);
+/* While @on, exit() from anywhere ends the job with that status: the program's atexit() functions have run by then, but
+ * nothing of the libraries is taken down, since the cores still run. */
+void nu_boot_exits(bool on);
 void nu_boot_ctl_reply(uint64_t request, int status, const char *text);

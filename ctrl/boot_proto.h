@@ -32,6 +32,7 @@ enum nu_boot_type {
 	NU_BOOT_DEAD,	/* launcher to node: node arg died */
 	NU_BOOT_END,	/* launcher to node: leave with status arg */
 	NU_BOOT_DONE,	/* node 0 to launcher: main returned arg */
+	NU_BOOT_EXIT,	/* node to launcher: the program called exit(arg) there */
 	NU_BOOT_FAIL,	/* seed or node to launcher: text; ends the job */
 	NU_BOOT_ASK,	/* nu_ctl to launcher, launcher to node 0: a command, id is the request */
 	NU_BOOT_ANSWER, /* node 0 to launcher, launcher to nu_ctl: status arg and text, id is the request */

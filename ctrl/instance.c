@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define END_PAUSE_US_MAX (1000u * 1000)
-#define END_RETRY_US	 200u
+#define END_PAUSE_US	50000u	 /* for which a pause is tried */
+#define END_WAIT_US_MAX 2000000u /* between two of them */
+#define END_RETRY_US	200u
 
 struct create_args {
 	uint64_t id;
@@ -243,6 +244,19 @@ static void run_fini(struct nu_proclet *p)
 	(void)!nu_thread_join(t);
 }
 
+/* A thread of it may be in a system call: others need this core meanwhile. */
+static void freeze_for_good(struct nu_proclet *p)
+{
+	uint64_t wait_us = END_PAUSE_US;
+
+	while (nu_freeze(p, END_PAUSE_US)) {
+		nu_warn("proclet %#lx ends, but a thread of it cannot be stopped yet", (unsigned long)p->id);
+		nu_sleep_us(wait_us);
+		if (wait_us < END_WAIT_US_MAX)
+			wait_us *= 2;
+	}
+}
+
 void nu_instance_retire(struct nu_proclet *p)
 {
 	struct nu_held_ref *refs = NULL;
@@ -251,8 +265,7 @@ void nu_instance_retire(struct nu_proclet *p)
 
 	(void)nu_fault(NU_FAULT_RETIRE_BEGUN);
 	run_fini(p);
-	while (nu_freeze(p, END_PAUSE_US_MAX))
-		nu_warn("proclet %#lx ends, but a thread of it cannot be stopped yet", (unsigned long)id);
+	freeze_for_good(p);
 	nu_move_forget_waiters(p);
 	nu_threads_discard(p);
 	(void)!nu_refs_held(p, &refs, &nrefs);

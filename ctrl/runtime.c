@@ -23,6 +23,8 @@ static struct runtime {
 	int status;
 } runtime = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
+static struct nu_fds foreign_fds; /* open before UCX opened its own */
+
 /* ---- the end ---- */
 
 static void on_end(int status)
@@ -193,6 +195,7 @@ static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 		(void)!nu_pool_refill(0); /* what is missing is backed later */
 	if (!ret && runtime.options->node_init)
 		ret = runtime.options->node_init(nu_node.self);
+	nu_fds_note(&foreign_fds); /* what is open from here on is ours, or UCX's */
 	if (!ret)
 		ret = nu_reader_init(nu_boot_options.reader);
 	if (!ret)
@@ -298,8 +301,10 @@ static int run(const struct nu_image *image)
 		ret = nu_image_protect(true);
 	if (!ret)
 		ret = barrier();
+	nu_boot_exits(!ret); /* main() may call exit() at once */
 	if (!ret)
 		ret = nu_sched_start(node, first_body, NULL);
+	nu_fds_close_new_on_exec(&foreign_fds);
 	if (ret)
 		goto fail;
 	ret = nu_boot_control_start(&boot_ops);
@@ -307,7 +312,9 @@ static int run(const struct nu_image *image)
 		goto fail;
 	status = wait_end();
 	fflush(NULL);
-	nu_sched_stop();
+	if (nu_sched_stop())
+		_exit(status & 0xff); /* nothing may be taken down under the thread that still runs */
+	nu_boot_exits(false);
 	if (nu_node.count > 1)
 		nu_wire_fini();
 	if (!runtime.options->writable_globals)
@@ -316,6 +323,7 @@ static int run(const struct nu_image *image)
 	return status;
 
 fail:
+	nu_boot_exits(false);
 	snprintf(reason, sizeof(reason), "node %u cannot start: %s", nu_node.self, nu_strerror(ret));
 	nu_err("%s", reason);
 	nu_boot_fail(reason);

@@ -364,6 +364,8 @@ NU_API int nu_locate(struct nu_ref ref)
 	bool sure;
 	int ret;
 
+	if (!nu_thread_self())
+		return -EINVAL;
 	if (!ref.id)
 		return -ESTALE;
 	ret = guess(ref.id, &sure);
@@ -379,7 +381,7 @@ NU_API int nu_migrate(struct nu_ref ref, unsigned node)
 	struct nu_move_args args = {ref.id, node};
 	int ret = -EREMCHG;
 
-	if (node >= nu_node.count)
+	if (node >= nu_node.count || !nu_thread_self())
 		return -EINVAL;
 	for (unsigned tries = 0; ret == -EREMCHG && tries < 100; tries++) {
 		bool sure;

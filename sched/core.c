@@ -11,6 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define STOP_NS_MAX 2000000000u /* that a core may take to leave */
+
 #ifdef __clang__
 #define NOINLINE __attribute__((noinline))
 #else
@@ -416,7 +418,7 @@ int nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg)
 	if (!err)
 		err = start_first(p, first, arg);
 	if (err)
-		nu_sched_stop();
+		(void)!nu_sched_stop();
 	return err;
 }
 
@@ -430,15 +432,39 @@ static unsigned core_zero(void)
 	return 0;
 }
 
-void nu_sched_stop(void)
+/* Waits for @c's kernel thread, not for ever: its thread may be in a system call. */
+static int core_join(struct nu_core *c, uint64_t deadline_ns)
 {
+	struct timespec until = {(time_t)(deadline_ns / 1000000000), (long)(deadline_ns % 1000000000)};
+	struct nu_thread *t;
+
+	if (!c->has_kthread)
+		return 0;
+	if (!pthread_clockjoin_np(c->pthread, NULL, CLOCK_MONOTONIC, &until)) {
+		c->has_kthread = false;
+		return 0;
+	}
+	t = atomic_load(&c->current);
+	if (t)
+		nu_preempt_say_stuck(c, t, "the node leaves without it");
+	else
+		nu_warn("core %u does not end", c->index);
+	return -ETIMEDOUT;
+}
+
+int nu_sched_stop(void)
+{
+	uint64_t deadline_ns = nu_mono_ns() + STOP_NS_MAX;
+	int err = 0;
+
 	NU_ASSERT(!nu_on_core());
 	atomic_store(&nu_sched.stop, true);
 	for (unsigned i = 0; i < nu_sched.ncores; i++)
 		nu_core_kick(nu_sched.cores[i]);
-	for (unsigned i = 0; i < nu_sched.ncores; i++)
-		if (nu_sched.cores[i]->has_kthread)
-			pthread_join(nu_sched.cores[i]->pthread, NULL);
+	for (unsigned i = 0; i < nu_sched.ncores && !err; i++)
+		err = core_join(nu_sched.cores[i], deadline_ns);
+	if (err)
+		return err;
 	nu_preempt_fini();
 	nu_current_proclet_fn = no_proclet;
 	nu_current_core_fn = core_zero;
@@ -450,6 +476,7 @@ void nu_sched_stop(void)
 	atomic_store(&nu_sched.nsleeping, 0);
 	nu_crash_fini();
 	nu_stacks_fini();
+	return 0;
 }
 
 bool nu_sched_crowded(void)

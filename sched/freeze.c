@@ -154,6 +154,29 @@ static int wait_still(struct nu_proclet *p, uint64_t deadline_ns)
 	}
 }
 
+/* The first of those that did not stop. */
+static void say_stuck(struct nu_proclet *p)
+{
+	struct nu_core *c = NULL;
+	struct nu_thread *t;
+	struct nu_list *e;
+
+	nu_lock_acquire(&p->lock);
+	nu_list_for_each (e, &p->threads) {
+		t = nu_list_entry(e, struct nu_thread, proclet_link);
+		if (t->pause_seen == SEEN_STILL)
+			break;
+		if (nu_thread_state(t) == NU_THREAD_RUNNING && t->core < nu_sched.ncores) {
+			c = nu_sched.cores[t->core];
+			break;
+		}
+	}
+	/* The lock keeps it: a thread unlinks itself under it. */
+	if (c)
+		nu_preempt_say_stuck(c, t, "its proclet can neither move nor end");
+	nu_lock_release(&p->lock);
+}
+
 int nu_freeze(struct nu_proclet *p, uint64_t timeout_us)
 {
 	uint64_t deadline_ns = nu_deadline_after_us(timeout_us);
@@ -168,8 +191,10 @@ int nu_freeze(struct nu_proclet *p, uint64_t timeout_us)
 		clear_queue(nu_sched.cores[i], p);
 	nu_lock_release(&p->lock);
 	err = wait_still(p, deadline_ns);
-	if (err)
+	if (err) {
+		say_stuck(p);
 		nu_thaw(p);
+	}
 	return err;
 }
 

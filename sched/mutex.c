@@ -89,10 +89,24 @@ static __attribute__((noinline)) void unlock_slow(struct nu_mutex *m)
 		nu_thread_ready(t);
 }
 
+/* One that is held by another thread may be handed on on purpose: it works, and is said once. */
+static __attribute__((cold, noinline)) void odd_unlock(const struct nu_mutex *m)
+{
+	static atomic_bool said;
+
+	if (!atomic_load_explicit(&m->state, memory_order_relaxed))
+		nu_misuse("the mutex at %p is unlocked, but nobody holds it", (const void *)m);
+	if (!atomic_exchange(&said, true))
+		nu_warn("the mutex at %p is unlocked by another thread than the one that holds it, %p",
+			(const void *)m, (const void *)m->owner);
+}
+
 void nu_mutex_unlock(struct nu_mutex *m)
 {
 	uint32_t state = HELD;
 
+	if (unlikely(m->owner != nu_thread_self() || !atomic_load_explicit(&m->state, memory_order_relaxed)))
+		odd_unlock(m);
 	m->owner = NULL;
 	if (unlikely(!atomic_compare_exchange_strong_explicit(&m->state, &state, FREE, memory_order_release,
 							      memory_order_relaxed)))

@@ -17,6 +17,7 @@
 
 #define PREEMPT_SIGNAL (SIGRTMIN + 3)
 #define STUCK_TICKS    4
+#define SAY_NS_MIN     500000000u
 
 bool (*nu_preempt_pc_ok)(const void *pc) = nu_image_movable;
 
@@ -75,11 +76,32 @@ NU_NO_TSAN void nu_preempt_handler(int signo, siginfo_t *info, void *frame)
 	/* Another stack is that of a handler of the program's own, which cannot be left for another core. */
 	if (t->preempt_off || !may_stop_at((const void *)NU_FRAME_PC(uc)) ||
 	    (uintptr_t)frame - (uintptr_t)t->stack_low >= (uintptr_t)t - (uintptr_t)t->stack_low) {
+		atomic_store_explicit(&c->refused_pc, (const void *)NU_FRAME_PC(uc), memory_order_relaxed);
 		atomic_store_explicit(&c->preempt_req, 1, memory_order_relaxed);
 		return;
 	}
 	nu_thread_preempt(c, t); /* saves errno, too */
 	frame_fit(uc);
+}
+
+void nu_preempt_say_stuck(const struct nu_core *c, const struct nu_thread *t, const char *hinders)
+{
+	static _Atomic uint64_t said_ns; /* who tries again and again need not say it each time */
+	const void *pc = atomic_load_explicit(&c->refused_pc, memory_order_relaxed);
+	const struct nu_method *m = t->serve_method;
+	struct nu_symbol s = {0};
+	const char *object;
+	uint64_t last = atomic_load(&said_ns), now = nu_mono_ns();
+
+	if ((last && now - last < SAY_NS_MIN) || !atomic_compare_exchange_strong(&said_ns, &last, now))
+		return;
+	if (pc)
+		nu_symbol_find(pc, &s);
+	object = strrchr(s.object, '/');
+	nu_warn("proclet %#lx: its thread %p%s%s%s%s cannot be interrupted where it is: %s%s(%s+%#lx); %s",
+		(unsigned long)t->proclet_id, (const void *)t, m ? ", method " : "", m ? m->class_name : "",
+		m ? "." : "", m ? m->name : "", s.name, *s.name ? " " : "", object ? object + 1 : "?",
+		(unsigned long)s.offset, hinders);
 }
 
 void nu_preempt_signal(struct nu_core *c)

@@ -103,6 +103,10 @@ void nu_rwlock_unlock(struct nu_rwlock *l)
 
 	nu_lock_acquire(lock_of(l));
 	was_writer = l->held == WRITER;
+	if (unlikely(!l->held)) {
+		nu_lock_release(lock_of(l));
+		nu_misuse("the rwlock at %p is unlocked, but nobody holds it", (void *)l);
+	}
 	l->held = was_writer ? 0 : l->held - 1;
 	if (was_writer)
 		chain = let_readers_in(l);

@@ -118,8 +118,9 @@ bool nu_sched_crowded(void);
 int __must_check nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg);
 /* Crashes are named from here on, also those of node_init; nu_sched_start() does it else. Until nu_sched_stop(). */
 int __must_check nu_crash_init(void);
-/* Asks every core to leave its loop, joins the kernel threads. From a foreign kernel thread. Parked threads are lost. */
-void nu_sched_stop(void);
+/* Asks every core to leave its loop, joins the kernel threads. From a foreign kernel thread. Parked threads are lost.
+ * -ETIMEDOUT: a thread that cannot be interrupted keeps a core; nothing was taken down, the process can only exit. */
+int nu_sched_stop(void);
 
 /* ---- threads ---- */
 /* A thread of @p, from this core's cache of hot stacks; not yet in p->threads, not runnable. NULL: stack region or

@@ -59,6 +59,7 @@ struct nu_core {
 	atomic_bool hungry;    /* woken to steal: takes anything */
 	atomic_bool signalled; /* a preemption signal is on its way */
 	atomic_bool has_posts;
+	const void *_Atomic refused_pc; /* where its thread last could not be interrupted */
 	int event_fd;
 	struct nu_lock post_lock;
 	struct nu_post *posts, **posts_tail;
@@ -198,6 +199,8 @@ unsigned nu_timers_help(struct nu_core *self);
 int nu_preempt_init(void);
 void nu_preempt_handler(int signo, siginfo_t *info, void *frame);
 void nu_preempt_fini(void);
+/* Warns of @t, which cannot be interrupted: whose it is, where it is stuck, and what that hinders. */
+void nu_preempt_say_stuck(const struct nu_core *c, const struct nu_thread *t, const char *hinders);
 /* Signals @c's kernel thread, unless a signal is on its way. */
 void nu_preempt_signal(struct nu_core *c);
 /* The monitor may be asleep: a thread has begun to run. */

@@ -3,6 +3,8 @@
 #include "sched/sanitize.h"
 #include "sched/sched_int.h"
 
+#include <time.h>
+
 #define MIN_STACK_LEFT 4096 /* what a thread must have below the bytes reserved for its arguments */
 
 void nu_thread_wait_saved(struct nu_thread *t)
@@ -128,7 +130,10 @@ int nu_thread_spawn(nu_thread_fn fn, void *arg, struct nu_thread **thread_p)
 	struct nu_thread *t;
 
 	nu_preempt_point();
-	p = nu_thread_self()->proclet;
+	t = nu_thread_self();
+	if (unlikely(!t))
+		return -EINVAL;
+	p = t->proclet;
 	t = nu_thread_alloc(p);
 	if (!t)
 		return -ENOMEM;
@@ -162,6 +167,9 @@ int nu_thread_join(struct nu_thread *t)
 
 	if (t == self)
 		return -EDEADLK;
+	/* One that was joined has given its stack back: it may be anybody's. */
+	if (!self || !nu_thread_is_here(t) || t->proclet != self->proclet)
+		return -EINVAL;
 	nu_preempt_point();
 	nu_lock_acquire(&t->join_lock);
 	if (t->detached || t->joiner) {
@@ -391,12 +399,24 @@ uint64_t nu_now_ns(void)
 	return nu_mono_ns() + (head ? (uint64_t)head->clock_offset_ns : 0);
 }
 
+static void sleep_plainly(uint64_t when_ns)
+{
+	struct timespec t = {(time_t)(when_ns / 1000000000), (long)(when_ns % 1000000000)};
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+		;
+}
+
 void nu_sleep_until_us(uint64_t when_us)
 {
 	struct nu_thread *t = nu_thread_self();
 	uint64_t when_ns = when_us > UINT64_MAX / 1000 ? UINT64_MAX : when_us * 1000, now;
 
 	nu_preempt_point();
+	if (unlikely(!t)) { /* a kernel thread of the program's own may sleep, too */
+		sleep_plainly(when_ns);
+		return;
+	}
 	/* More than once if the proclet was moved meanwhile: its clock and the node's differ by an offset. */
 	while ((now = nu_now_ns()) < when_ns) {
 		uint64_t mono = nu_mono_ns();

@@ -8,6 +8,10 @@
 
 void nu_waitq_push(struct nu_waitq *q, struct nu_thread *self)
 {
+	if (unlikely(!self))
+		nu_misuse("a mutex, condition or its like is waited for by a kernel thread that runs no "
+			  "proclet: "
+			  "before nu_run(), in node_init, or in a thread of pthread_create()");
 	nu_wake_arm(self);
 	self->waitq = q;
 	self->wait_next = NULL;

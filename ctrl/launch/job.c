@@ -208,6 +208,18 @@ static void on_fail(struct job *job, const char *who, const char *payload)
 	job_end(job, 1, DEATH_GRACE_MS, NULL);
 }
 
+/* The program may end the job from any node; where others go on, one node's exit is its death alone. */
+static void on_exit_called(struct node *node, int status)
+{
+	struct job *job = node->job;
+
+	if (job->ending || (job->options->keep_going && node->number))
+		return;
+	if (status)
+		launch_say("the program called exit(%d) on node %u: the job ends", status, node->number);
+	job_end(job, status, DONE_GRACE_MS, "did not leave within 5 s of the job's end");
+}
+
 static void on_message(void *arg, const struct nu_boot_head *head, const char *payload)
 {
 	struct node *node = arg;
@@ -229,6 +241,9 @@ static void on_message(void *arg, const struct nu_boot_head *head, const char *p
 			broken_protocol(node, head);
 		else
 			job_end(job, head->arg, DONE_GRACE_MS, "did not leave within 5 s of the job's end");
+		break;
+	case NU_BOOT_EXIT:
+		on_exit_called(node, head->arg);
 		break;
 	case NU_BOOT_FAIL:
 		snprintf(who, sizeof(who), "node %u: ", node->number);
