@@ -332,6 +332,10 @@ struct nu_conn *nu_conn_adopt(unsigned core, unsigned node, unsigned peer_core, 
 		nu_link->close(core, c->ep);
 		nu_session_broken(c);
 	}
+	if (c->broken_ep) { /* this one may break before the scheduler has closed that */
+		nu_link->close(core, c->broken_ep);
+		c->broken_ep = NULL;
+	}
 	has_endpoint(wc, c, ep);
 	nu_conn_dirty(c);
 	return c;

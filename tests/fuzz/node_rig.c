@@ -397,6 +397,8 @@ void rig_start(const char *transport)
 	const struct nu_wire_options wire = {.transport = transport, .key = RIG_KEY};
 	const struct nu_rpc_ops rpc_ops = {locate, nu_instance_create, nu_instance_retire};
 	const struct nu_move_ops move_ops = {nu_client_move_begin, nu_client_move_end};
+	static const int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE};
+	struct sigaction old[sizeof(crashes) / sizeof(crashes[0])];
 	const struct nu_image methods = {__start_nu_methods, __stop_nu_methods};
 
 	FUZZ_CHECK(!nu_layout_init());
@@ -426,7 +428,11 @@ void rig_start(const char *transport)
 		__lsan_register_root_region((void *)nu_layout.seg_base, nu_layout.seg_region_bytes);
 		__lsan_register_root_region((void *)nu_layout.stack_base, nu_layout.stack_region_bytes);
 	}
+	for (unsigned i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++)
+		sigaction(crashes[i], NULL, &old[i]);
 	FUZZ_CHECK(!nu_sched_start(node_proclet, first_body, NULL));
+	for (unsigned i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++)
+		sigaction(crashes[i], &old[i], NULL); /* libFuzzer writes the input down */
 	while (!atomic_load(&first_done))
 		sched_yield();
 	rig_settle(false);
