@@ -247,6 +247,33 @@ Test(create, ready_and_undo)
 
 /* ---- locating ---- */
 
+Test(create, asked_for_by_whom)
+{
+	struct nu_ctrl_fresh fresh[4];
+	uint64_t ids[3], asker;
+	unsigned node;
+
+	start(3);
+	asker = make(1);
+	for (unsigned i = 0; i < 3; i++) {
+		OK(nu_ctrl_proclet_new(&c, NU_MIB, false, 2, 0, &ids[i], &node));
+		OK(nu_ctrl_proclet_asker(&c, ids[i], i ? asker : 0));
+	}
+	IS(nu_ctrl_fresh(&c, fresh, 4), 2);
+	IS(nu_ctrl_fresh(&c, fresh, 1), 1);
+	cr_assert(fresh[0].id == ids[1] && fresh[0].asker == asker && fresh[0].node == 2);
+	/* The asker's death is no concern of what it asked for until it is freed; the node's is. */
+	OK(nu_ctrl_node_dead(&c, 1));
+	IS(nu_ctrl_fresh(&c, fresh, 4), 2);
+	OK(nu_ctrl_proclet_free(&c, ids[1], 2));
+	IS(nu_ctrl_fresh(&c, fresh, 4), 1);
+	IS(nu_ctrl_proclet_ready(&c, ids[1]), -ESTALE);
+	IS(nu_ctrl_proclet_asker(&c, ids[1], asker), -ESTALE);
+	OK(nu_ctrl_proclet_ready(&c, ids[2]));
+	IS(nu_ctrl_fresh(&c, fresh, 4), 0);
+	stop();
+}
+
 Test(locate, errors_and_fixed_ids)
 {
 	uint64_t id;
