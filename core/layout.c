@@ -27,7 +27,7 @@
 #endif
 
 /* A frame that is larger than the gap below its stack steps over it, unless the compiler probes large frames page by page
- * (-fstack-clash-protection, which nu.pc asks for). */
+ * (-fstack-clash-protection, which is up to the program). */
 #define STACK_KIB_DEFAULT 64
 #define STACK_KIB_MIN	  16
 #define STACK_KIB_MAX	  8192
