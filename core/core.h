@@ -62,6 +62,12 @@ void nu_assert_failed(const char *expr, const char *file, int line) __attribute_
 /* The program's mistake, after which it cannot go on: said, then abort(). log.c */
 void nu_misuse(const char *fmt, ...) __attribute__((noreturn, cold, format(printf, 1, 2)));
 
+/*
+ * Memory of the C library for something that cannot be refused: waits a second for it if there is none, so that a
+ * shortage costs time and not a message. Any context. NULL: a second was not enough (said in the log). alloc.c
+ */
+void *nu_alloc_patiently(size_t len_bytes);
+
 /* ---- lists: circular, doubly linked, intrusive ---- */
 
 struct nu_list {
@@ -319,6 +325,8 @@ ssize_t nu_pool_refill(size_t max_bytes);
  * back when they are gone. Errors: -ENOMEM, naming the limit. Any kernel thread. maps.c
  */
 int __must_check nu_maps_reserve(unsigned n);
+/* For the runtime's own steps, by which room is made: goes a little beyond the limit. */
+int __must_check nu_maps_reserve_urgently(unsigned n);
 void nu_maps_release(unsigned n);
 /* Mappings promised now, and how many may be (for nu_info). */
 void nu_maps_stats(unsigned *used_p, unsigned *max_p);
@@ -420,6 +428,7 @@ struct nu_proclet {
 	/* Arrivals while MOVING (struct nu_held in rpc/), under lock. */
 	struct nu_list held;
 	uint32_t nheld;
+	size_t held_bytes;
 
 	/* After the move: output waits until the source has relinquished. */
 	bool hold_output;

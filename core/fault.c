@@ -163,7 +163,7 @@ int nu_fault_arm(const char *text)
 		text += len + (text[len] == ';');
 	}
 	if (!ret)
-		nu_fault_armed = true;
+		nu_fault_armed = nu_track_on = true;
 	return ret;
 }
 
@@ -179,9 +179,10 @@ static void __attribute__((constructor(102))) fault_read_env(void)
 
 /* ---- acting ---- */
 
-static void note(const struct rule *r)
+static void note(const struct rule *r, const void *pc)
 {
-	char line[RULE_TEXT_MAX];
+	static struct nu_symbol sym; /* large; two at once would mix up a name */
+	char line[2 * RULE_TEXT_MAX];
 	int fd, n;
 
 	if (!log_path)
@@ -189,8 +190,10 @@ static void note(const struct rule *r)
 	fd = open(log_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return;
-	n = snprintf(line, sizeof(line), "%u %s %s %lu\n", nu_node.self, point_names[r->point],
-		     action_names[r->action], (unsigned long)r->value);
+	if (!pc || !nu_symbol_find(pc, &sym))
+		sym.name[0] = '\0';
+	n = snprintf(line, sizeof(line), "%u %s %s %lu %s\n", nu_node.self, point_names[r->point],
+		     action_names[r->action], (unsigned long)r->value, sym.name);
 	ssize_t written __attribute__((unused)) = write(fd, line, (size_t)n);
 	close(fd);
 }
@@ -215,11 +218,11 @@ static void kill_node(unsigned node)
 	close(pfd.fd);
 }
 
-static int act(const struct rule *r)
+static int act(const struct rule *r, const void *pc)
 {
 	struct timespec left = {(time_t)(r->value / 1000000), (long)(r->value % 1000000) * 1000};
 
-	note(r);
+	note(r, pc);
 	switch (r->action) {
 	case KILL:
 		kill_node(r->has_value ? (unsigned)r->value : nu_node.self);
@@ -240,6 +243,11 @@ static int act(const struct rule *r)
 
 int nu_fault_reached(enum nu_fault_point point)
 {
+	return nu_fault_reached_from(point, NULL);
+}
+
+int nu_fault_reached_from(enum nu_fault_point point, const void *pc)
+{
 	int saved = nu_sys_errno, ret = 0;
 
 	atomic_fetch_add_explicit(&hits[point], 1, memory_order_relaxed);
@@ -252,7 +260,7 @@ int nu_fault_reached(enum nu_fault_point point)
 			continue;
 		seen = atomic_fetch_add_explicit(&r->seen, 1, memory_order_relaxed) + 1;
 		if (r->each || seen == r->nth)
-			ret = act(r);
+			ret = act(r, pc);
 	}
 	nu_sys_errno = saved;
 	return ret;
@@ -278,4 +286,11 @@ int64_t nu_testing_fault_hits(const char *point)
 const char *nu_testing_fault_name(unsigned i)
 {
 	return i < NU_FAULT_COUNT ? point_names[i] : NULL;
+}
+
+int64_t nu_testing_live(bool log)
+{
+	if (log)
+		nu_track_log();
+	return nu_track_live();
 }

@@ -11,7 +11,12 @@
  *	error=E      the place fails with -E (a number); a rule without #N fails each time
  *	delay=US     this kernel thread sleeps so long
  *	note         nothing but the line
- * If NU_FAULT_LOG names a file, each action appends "NODE POINT ACTION VALUE" to it before it acts.
+ * If NU_FAULT_LOG names a file, each action appends "NODE POINT ACTION VALUE" to it before it acts; of an allocation the
+ * function, too.
+ *
+ * ALLOC are the allocations that libnu's own code makes: from the C library, from proclets' heaps for what is the
+ * runtime's, and of stacks. Those inside UCX and the C library are theirs to fail; that comes to us as an error of the
+ * function that we called.
  */
 #pragma once
 
@@ -19,7 +24,7 @@
 
 /* Sorted by the order in which they are passed. A new one is entered here and in tests/fault. */
 #define NU_FAULT_POINTS(X)                                                                                   \
-	/* the start */                                                                                       \
+	/* the start */                                                                                      \
 	X(IMAGE_XSAVE, "image.xsave")                                                                        \
 	/* memory: libnu's own allocations, extents, mappings */                                             \
 	X(ALLOC, "alloc")                                                                                    \
@@ -80,6 +85,19 @@ int __must_check nu_fault_arm(const char *rules);
 /* How often @point was reached while anything was armed. */
 uint64_t nu_fault_hits(enum nu_fault_point point);
 int nu_fault_reached(enum nu_fault_point point);
+
+/* The same, for a place that is reached from many: @pc, an address in the one, is named in NU_FAULT_LOG. */
+int nu_fault_reached_from(enum nu_fault_point point, const void *pc);
+
+/* What libnu has allocated and not freed since the first arming. track.c */
+extern bool nu_track_on;
+/* Whether @pc lies in libnu's code. Any context. */
+bool nu_track_is_own(const void *pc);
+void nu_track_add(const void *ptr, const void *pc);
+void nu_track_del(const void *ptr);
+unsigned nu_track_live(void);
+/* Says where they come from. */
+void nu_track_log(void);
 
 /* At a point: 0, or the -errno that the place shall fail with. Any context, also before main(). */
 static inline int nu_fault(enum nu_fault_point point)

@@ -11,6 +11,7 @@
  * calls, and nobody else's, come here (ld --wrap, in the dependency `nu`).
  */
 #include "core/core.h"
+#include "core/fault.h"
 
 #include <dlfcn.h>
 #include <malloc.h>
@@ -93,13 +94,34 @@ static __attribute__((cold, noinline)) void *no_memory(void)
 	return NULL;
 }
 
+/* libnu's own allocation is about to be made, at fault point ALLOC. */
+static bool fails(const void *pc)
+{
+	return unlikely(nu_fault_armed) && nu_track_is_own(pc) && nu_fault_reached_from(NU_FAULT_ALLOC, pc);
+}
+
+/* A block of the C library's for code at @pc. */
+static inline void *tracked(void *ptr, const void *pc)
+{
+	if (unlikely(nu_track_on) && nu_track_is_own(pc))
+		nu_track_add(ptr, pc);
+	return ptr;
+}
+
+static inline void libc_free(void *ptr)
+{
+	if (unlikely(nu_track_on))
+		nu_track_del(ptr);
+	__libc_free(ptr);
+}
+
 static inline void *alloc_for(const void *pc, size_t len)
 {
 	struct nu_proclet *p = proclet_for(pc);
 	void *ptr;
 
 	if (!p)
-		return __libc_malloc(len);
+		return unlikely(fails(pc)) ? no_memory() : tracked(__libc_malloc(len), pc);
 	ptr = nu_heap_alloc(p->heap, len, nu_current_core_fn());
 	return likely(ptr != NULL) ? ptr : no_memory();
 }
@@ -110,7 +132,7 @@ static void *aligned_for(const void *pc, size_t align, size_t len)
 	void *ptr;
 
 	if (!p)
-		return __libc_memalign(align, len);
+		return fails(pc) ? no_memory() : tracked(__libc_memalign(align, len), pc);
 	ptr = nu_heap_alloc_aligned(p->heap, align, len, nu_current_core_fn());
 	return ptr ? ptr : no_memory();
 }
@@ -150,6 +172,20 @@ static void *heap_realloc(void *ptr, size_t len)
 	return to;
 }
 
+static void *libc_realloc(const void *pc, void *ptr, size_t len)
+{
+	void *to;
+
+	if (len && fails(pc))
+		return no_memory();
+	to = __libc_realloc(ptr, len);
+	if (unlikely(nu_track_on) && (to || !len)) {
+		nu_track_del(ptr);
+		tracked(to, pc);
+	}
+	return to;
+}
+
 /* A libc block that the program resizes in a proclet (it came from a library) becomes one of the heap. */
 static void *realloc_for(const void *pc, void *ptr, size_t len)
 {
@@ -161,13 +197,13 @@ static void *realloc_for(const void *pc, void *ptr, size_t len)
 	if (nu_addr_in_segments(ptr))
 		return heap_realloc(ptr, len);
 	if (!len || !proclet_for(pc))
-		return __libc_realloc(ptr, len);
+		return libc_realloc(pc, ptr, len);
 	old = libc_usable(ptr);
 	to = alloc_for(pc, len);
 	if (!to)
 		return NULL;
 	memcpy(to, ptr, len < old ? len : old);
-	__libc_free(ptr);
+	libc_free(ptr);
 	return to;
 }
 
@@ -181,19 +217,20 @@ NU_API void *ENTRY(malloc)(size_t len)
 NU_API void ENTRY(free)(void *ptr)
 {
 	if (!nu_addr_in_segments(ptr))
-		__libc_free(ptr);
+		libc_free(ptr);
 	else
 		nu_heap_free(heap_of(ptr), ptr, nu_current_core_fn());
 }
 
 NU_API void *ENTRY(calloc)(size_t n, size_t size)
 {
-	struct nu_proclet *p = proclet_for(__builtin_return_address(0));
+	const void *pc = __builtin_return_address(0);
+	struct nu_proclet *p = proclet_for(pc);
 	size_t len;
 	void *ptr;
 
 	if (!p)
-		return __libc_calloc(n, size);
+		return fails(pc) ? no_memory() : tracked(__libc_calloc(n, size), pc);
 	if (__builtin_mul_overflow(n, size, &len))
 		return no_memory();
 	ptr = nu_heap_alloc(p->heap, len, nu_current_core_fn());

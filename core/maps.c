@@ -3,7 +3,7 @@
  * How many mappings the runtime has promised to itself. The kernel refuses more than vm.max_map_count of them with a
  * bare ENOMEM in the middle of something; here they are refused before it begins.
  */
-#include "core/core.h"
+#include "core/fault.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -67,11 +67,19 @@ static unsigned get_limit(void)
 	return max;
 }
 
-int nu_maps_reserve(unsigned n)
+static int reserve(unsigned n, unsigned more)
 {
-	unsigned max = get_limit();
+	unsigned max = get_limit() + more;
 	unsigned before = atomic_fetch_add_explicit(&used, n, memory_order_relaxed);
 
+	if (unlikely(nu_fault_armed)) {
+		int err = nu_fault(NU_FAULT_MAP);
+
+		if (err) {
+			atomic_fetch_sub_explicit(&used, n, memory_order_relaxed);
+			return err;
+		}
+	}
 	if (likely(n <= max && before <= max - n))
 		return 0;
 	atomic_fetch_sub_explicit(&used, n, memory_order_relaxed);
@@ -79,6 +87,16 @@ int nu_maps_reserve(unsigned n)
 	       "wanted",
 	       atomic_load_explicit(&system_limit, memory_order_relaxed), max, before, n);
 	return -ENOMEM;
+}
+
+int nu_maps_reserve(unsigned n)
+{
+	return reserve(n, 0);
+}
+
+int nu_maps_reserve_urgently(unsigned n)
+{
+	return reserve(n, SLACK_MIN / 2);
 }
 
 void nu_maps_release(unsigned n)

@@ -20,6 +20,9 @@ NU_API uint64_t nu_testing_mono_ns(void);
 NU_API int __must_check nu_testing_fault(const char *rules);
 /* How often @point was reached on the calling node while anything was armed; -EINVAL: there is no such point. */
 NU_API int64_t nu_testing_fault_hits(const char *point);
+/* Blocks that libnu on the calling node has allocated and not freed since the first arming there. With @log it says whose
+ * they are. */
+NU_API int64_t nu_testing_live(bool log);
 /* Name of the @i-th point; NULL behind the last. */
 NU_API const char *nu_testing_fault_name(unsigned i);
 /* What the calling node holds now, to find what a death or a failure has leaked. */

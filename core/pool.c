@@ -4,6 +4,7 @@
  * is what a network device may know), and moved by mremap to where a heap wants them and back, so that the bytes are
  * never copied and pages once backed stay so. Memory goes back to the system by whole chunks.
  */
+#include "core/fault.h"
 #include "core/pool_int.h"
 
 #include <stdlib.h>
@@ -511,7 +512,9 @@ int nu_extent_get(size_t len_bytes, bool zero, bool prefault, struct nu_extent *
 		return -EINVAL;
 	while (len < len_bytes)
 		len *= 2;
-	err = charge(len);
+	err = nu_fault(NU_FAULT_EXTENT);
+	if (!err)
+		err = charge(len);
 	if (err)
 		return err;
 	if (len <= nu_pool.chunk_bytes)

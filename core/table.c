@@ -3,6 +3,7 @@
  * The proclet table: control blocks by segment index. Lookups take no lock (core.h), so a block is never unmapped and
  * never becomes anything but a block: a reader with an old pointer sees another id, takes the lock and sees it again.
  */
+#include "core/fault.h"
 #include "core/core.h"
 
 #include <assert.h>
@@ -26,9 +27,11 @@ int nu_proclet_table_init(void)
 	if (nu_proclet_table)
 		return 0;
 	/* Pages of it exist once a slot in them was used. */
-	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	p = nu_fault(NU_FAULT_MAP) ? MAP_FAILED
+				   : mmap(NULL, len, PROT_READ | PROT_WRITE,
+					  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED) {
-		int err = -nu_sys_errno;
+		int err = -ENOMEM;
 		nu_err("no address space for the proclet table of %zu MiB (RLIMIT_AS?)", len / NU_MIB);
 		return err;
 	}
@@ -41,9 +44,11 @@ static int add_slab(void)
 {
 	struct nu_proclet *p, *slab;
 
-	slab = mmap(NULL, SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	slab = nu_fault(NU_FAULT_MAP)
+		       ? MAP_FAILED
+		       : mmap(NULL, SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (slab == MAP_FAILED) {
-		int err = -nu_sys_errno;
+		int err = -ENOMEM;
 		nu_err("no memory for control blocks of proclets: %zu KiB wanted", SLAB_BYTES / NU_KIB);
 		return err;
 	}

@@ -73,8 +73,13 @@ int nu_client_locate(uint64_t id, unsigned *node_p, uint64_t *location_p)
 int nu_client_ready(uint64_t id)
 {
 	struct nu_ctrl_answer a;
+	unsigned tries = 0;
+	int ret;
 
-	return outcome(nu_controller_ready(ctrl, id, &a), &a);
+	do
+		ret = outcome(nu_controller_ready(ctrl, id, &a), &a);
+	while (nu_rpc_again(ret, &tries));
+	return ret;
 }
 
 /* Notes elsewhere of where it went: gone before the segment is used again. */
@@ -83,18 +88,30 @@ static void forget_at(uint64_t id, const struct nu_ctrl_holders *h)
 	struct nu_ctrl_answer a;
 
 	for (unsigned n = 0; n < nu_node.count; n++) {
-		if (h->nodes[n / 64] >> n % 64 & 1 && !nu_service_forget(n, id))
-			(void)!outcome(nu_controller_forgot(ctrl, id, n, &a), &a);
+		unsigned tries = 0;
+		int err;
+
+		if (!(h->nodes[n / 64] >> n % 64 & 1))
+			continue;
+		while (nu_rpc_again(err = nu_service_forget(n, id), &tries))
+			;
+		for (tries = 0;
+		     !err && nu_rpc_again(outcome(nu_controller_forgot(ctrl, id, n, &a), &a), &tries);)
+			;
 	}
 }
 
 int nu_client_free(uint64_t id, unsigned node)
 {
 	struct nu_ctrl_holders h;
-	int ret = nu_controller_free(ctrl, id, node, &h);
+	unsigned tries = 0;
+	int ret;
 
-	if (!ret)
-		ret = h.status;
+	do {
+		ret = nu_controller_free(ctrl, id, node, &h);
+		if (!ret)
+			ret = h.status;
+	} while (nu_rpc_again(ret, &tries));
 	if (!ret)
 		forget_at(id, &h);
 	return ret;
@@ -121,8 +138,13 @@ int nu_client_move_begin(uint64_t id, unsigned to, uint64_t *location_p)
 int nu_client_move_end(uint64_t id, unsigned at, uint64_t location, bool moved)
 {
 	struct nu_ctrl_answer a;
+	unsigned tries = 0;
+	int ret;
 
-	return outcome(nu_controller_move_end(ctrl, id, at, location, moved, &a), &a);
+	do
+		ret = outcome(nu_controller_move_end(ctrl, id, at, location, moved, &a), &a);
+	while (nu_rpc_again(ret, &tries));
+	return ret;
 }
 
 int nu_client_join(unsigned node, unsigned cores, uint64_t mem_bytes)
@@ -142,8 +164,13 @@ int nu_client_report(unsigned node, uint64_t used_bytes)
 int nu_client_node_dead(unsigned node)
 {
 	struct nu_ctrl_answer a;
+	unsigned tries = 0;
+	int ret;
 
-	return outcome(nu_controller_node_dead(ctrl, node, &a), &a);
+	do
+		ret = outcome(nu_controller_node_dead(ctrl, node, &a), &a);
+	while (nu_rpc_again(ret, &tries));
+	return ret;
 }
 
 int nu_client_resolve(uint64_t id, unsigned node, uint64_t location)

@@ -7,10 +7,13 @@
 #include "ctrl/ctrl.h"
 
 #include <stdlib.h>
+#include <time.h>
 
-#define RETRY_US      1000u
-#define ARRIVAL_TRIES 10000u
-#define LIST	      64
+#define SPAWN_RETRY_NS 5000000
+#define SPAWN_TRIES    1000u
+#define RETRY_US       1000u
+#define ARRIVAL_TRIES  10000u
+#define LIST	       64
 
 #define NODE_METHOD(sym, text, fn, args_type, kind, bytes)                                                   \
 	__attribute__((section("nu_methods"), used)) static const struct nu_method sym = {                   \
@@ -253,12 +256,18 @@ static void death_body(void *arg)
 
 void nu_death_note(unsigned node)
 {
+	unsigned tries = 0;
+	int err;
+
 	if (node >= nu_node.count || node == nu_node.self || atomic_exchange(&nu_node.dead[node], true))
 		return;
 	atomic_store(&nu_node.any_dead, true);
 	nu_warn("node %u has died", node);
 	nu_wire_peer_dead(node);
 	nu_calls_node_dead(node);
-	if (nu_node_spawn(death_body, (void *)(uintptr_t)node))
+	/* Somebody may end and leave a stack; a death that is handled late is better than one that is not. */
+	while ((err = nu_node_spawn(death_body, (void *)(uintptr_t)node)) && tries++ < SPAWN_TRIES)
+		nanosleep(&(struct timespec){.tv_nsec = SPAWN_RETRY_NS}, NULL);
+	if (err)
 		nu_err("no thread to handle the death of node %u", node);
 }

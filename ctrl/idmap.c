@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Tables of the controller's state: a map from numbers to slots, and slots of one size. Memory is proportional to use. */
+#include "core/fault.h"
 #include "ctrl/state.h"
 
 #include <stdlib.h>
@@ -20,6 +21,8 @@ static void *mem_get(size_t len)
 
 	if (!p || !p->heap)
 		return calloc(1, len);
+	if (unlikely(nu_fault_armed) && nu_fault_reached_from(NU_FAULT_ALLOC, __builtin_return_address(0)))
+		return NULL;
 	ptr = nu_heap_alloc(p->heap, len, nu_current_core_fn());
 	return ptr ? memset(ptr, 0, len) : NULL;
 }

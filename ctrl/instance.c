@@ -209,7 +209,9 @@ int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, c
 	(void)nu_fault(NU_FAULT_CREATE_READY);
 	nu_route_learn(place.id, place.node, 0);
 	ret = nu_ref_note_held_by(t->proclet, place.id);
-	if (!ret)
+	if (unlikely(ret))
+		(void)!nu_ref_change(place.id, t->proclet_id, -1); /* its end, too */
+	else
 		*ref_p = (struct nu_ref){place.id};
 	return ret;
 }
@@ -228,10 +230,13 @@ static void run_fini(struct nu_proclet *p)
 {
 	const struct nu_class *cls = p->head->cls;
 	struct nu_thread *t;
+	unsigned tries = 0;
 
 	if (!cls || !cls->fini)
 		return;
-	t = nu_thread_alloc(p);
+	do
+		t = nu_thread_alloc(p);
+	while (!t && nu_rpc_again(-ENOMEM, &tries));
 	if (!t || !nu_thread_prepare(t, fini_body, (void *)cls, 0)) {
 		nu_err("no stack for the destructor of proclet %#lx", (unsigned long)p->id);
 		return;

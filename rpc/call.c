@@ -6,6 +6,8 @@
 #include "core/fault.h"
 #include "rpc/rpc_int.h"
 
+#define AGAIN_US	 2000u
+#define AGAIN_MAX	 5000u
 #define BACKOFF_US_MIN	 10u
 #define BACKOFF_US_MAX	 2000u
 #define EXPECT_US	 300u /* a peer's step of a move, while a proclet stands still */
@@ -320,6 +322,19 @@ static int call_run(struct nu_thread *t, struct call *c)
 	return ret;
 }
 
+bool nu_rpc_again(int err, unsigned *tries_p)
+{
+	if (likely(err != -ENOMEM))
+		return false;
+	if (++*tries_p > AGAIN_MAX) {
+		nu_err("a step of the runtime is given up: no memory for it in %u s",
+		       AGAIN_US * AGAIN_MAX / 1000000);
+		return false;
+	}
+	nu_sleep_us(AGAIN_US);
+	return true;
+}
+
 NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *args, void *result)
 {
 	struct nu_thread *t = nu_thread_self();
@@ -332,8 +347,15 @@ NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *
 		return -ESTALE;
 	c.call_id = nu_mix(t->call_id, ++t->call_index);
 	ret = call_run(t, &c);
-	if (!ret && m->result_kind == NU_RESULT_REF && result)
-		ret = nu_ref_note_held_by(t->proclet, ((struct nu_ref *)result)->id);
+	if (!ret && m->result_kind == NU_RESULT_REF && result) {
+		struct nu_ref *ref = result;
+
+		ret = nu_ref_note_held_by(t->proclet, ref->id);
+		if (unlikely(ret)) { /* counted there as ours: not ours after all */
+			(void)!nu_ref_change(ref->id, t->proclet_id, -1);
+			ref->id = 0;
+		}
+	}
 	return ret;
 }
 

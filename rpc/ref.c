@@ -56,7 +56,9 @@ int nu_reftab_add(struct nu_proclet *p, struct nu_reftab **tab_p, uint64_t id, i
 	struct nu_refentry *e;
 	int64_t count;
 
-	if (!tab || (tab->used + 1) * 4 > tab->cap * 3) {
+	if (n <= 0 && !tab)
+		return -EINVAL;
+	if (n > 0 && (!tab || (tab->used + 1) * 4 > tab->cap * 3)) { /* to count down needs no memory */
 		tab = grow(p, tab);
 		if (!tab)
 			return -ENOMEM;
@@ -168,8 +170,13 @@ __attribute__((section("nu_methods"), used)) static const struct nu_method chang
 int nu_ref_change(uint64_t target, uint64_t holder, int64_t n)
 {
 	struct change_args a = {holder, n};
-	int ret = 0, err = nu_call((struct nu_ref){target}, &change_method, &a, &ret);
+	unsigned tries = 0;
+	int ret, err;
 
+	do { /* a count that is not taken down would keep the proclet for ever */
+		ret = 0;
+		err = nu_call((struct nu_ref){target}, &change_method, &a, &ret);
+	} while (n < 0 && nu_rpc_again(err, &tries));
 	return err ? err : ret;
 }
 
@@ -236,7 +243,7 @@ NU_API struct nu_ref nu_self(void)
 int nu_refs_held(struct nu_proclet *p, struct nu_held_ref **refs_p, size_t *n_p)
 {
 	struct nu_reftab *tab = p->head ? p->head->held : NULL;
-	struct nu_held_ref *refs = calloc(tab ? tab->cap : 1, sizeof(*refs));
+	struct nu_held_ref *refs = nu_alloc_patiently((tab ? tab->cap : 1) * sizeof(*refs));
 	size_t n = 0;
 
 	if (!refs)

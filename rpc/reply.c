@@ -7,9 +7,11 @@
 #include "core/fault.h"
 #include "rpc/rpc_int.h"
 
-#define ERRNO_MAX      4095
-#define ANEW_US	       1000u
-#define REPLY_HAS_DATA 1u /* msg.flags: a span result was given (it may be empty) */
+#define RETIRE_AGAIN_NS 5000000u
+#define ERRNO_MAX	4095
+#define ANEW_US		1000u
+#define SERVE_NO_MEMORY 1u /* serve_flags: the heap had no room for the span result */
+#define REPLY_HAS_DATA	1u /* msg.flags: a span result was given (it may be empty) */
 
 void nu_output_wait(struct nu_proclet *p)
 {
@@ -200,6 +202,14 @@ static void send_on(const struct nu_msg *msg, const void *data, size_t len, unsi
 	}
 	on.hops++;
 	err = nu_wire_send(to, &on, &part, len ? 1 : 0);
+	if (unlikely(err == -ENOMEM)) {
+		/* The caller must hear of it: there is always room for a bare status. */
+		on.status = on.status ? on.status : -ENOMEM;
+		on.flags = 0;
+		data = NULL;
+		len = 0;
+		err = nu_wire_send(to, &on, NULL, 0);
+	}
 	if (unlikely(err == -EHOSTDOWN))
 		send_anew(&on, data, len);
 	else if (err)
@@ -263,10 +273,16 @@ static void retire_body(void *arg)
 	nu_rpc_ops.retire(arg);
 }
 
+static void retire_again(void *arg)
+{
+	nu_rpc_retire(arg);
+}
+
 void nu_rpc_retire(struct nu_proclet *p)
 {
-	if (nu_node_spawn(retire_body, p))
-		nu_err("proclet %#lx cannot be freed: no thread", (unsigned long)p->id);
+	if (likely(!nu_node_spawn(retire_body, p)) || !nu_timer_call(RETIRE_AGAIN_NS, retire_again, p))
+		return;
+	nu_err("proclet %#lx is never freed: neither a thread nor a timer for it", (unsigned long)p->id);
 }
 
 /* The serving thread's own clean-up, before it ends. */
@@ -313,6 +329,8 @@ void nu_reply_and_exit(struct nu_thread *t, int status)
 		len = t->serve_out.len_bytes;
 		msg.flags = data ? REPLY_HAS_DATA : 0;
 	}
+	if (m->result_kind == NU_RESULT_SPAN && !status && t->serve_flags & SERVE_NO_MEMORY)
+		msg.status = status = -ENOMEM;
 	if (status)
 		len = 0;
 	msg.len_bytes = (uint32_t)(sizeof(msg) + len);
@@ -349,8 +367,10 @@ NU_API void nu_out_bytes(struct nu_out *out, const void *data, size_t len_bytes)
 
 	nu_proclet_free(t->proclet, (void *)t->serve_out.data);
 	t->serve_out = (struct nu_bytes){NULL, 0};
+	t->serve_flags &= ~SERVE_NO_MEMORY;
 	if (!copy) {
-		nu_warn("proclet %#lx: heap full: a result of %zu bytes is dropped",
+		t->serve_flags |= SERVE_NO_MEMORY; /* the caller gets -ENOMEM */
+		nu_warn("proclet %#lx: no room in its heap for a result of %zu bytes",
 			(unsigned long)t->proclet_id, len_bytes);
 		return;
 	}

@@ -123,6 +123,11 @@ struct nu_rpc_ops {
 	/* The last reference is gone: @p is DYING, no call is active. Thread context on its node. */
 	void (*retire)(struct nu_proclet *p);
 };
+/*
+ * For a step that must not be left out for want of memory: whether what ended with @err is to be tried again, as it is
+ * for some seconds after -ENOMEM. Sleeps. @tries_p: 0 at first. Thread context.
+ */
+bool nu_rpc_again(int err, unsigned *tries_p);
 void nu_rpc_set_ops(const struct nu_rpc_ops *ops);
 int __must_check nu_rpc_init(void);
 
@@ -142,6 +147,8 @@ struct nu_held_ref {
 	uint64_t id, count;
 };
 int __must_check nu_refs_held(struct nu_proclet *p, struct nu_held_ref **refs_p, size_t *n_p);
+/* Counts @n more (or fewer) references to @target for @holder: a call. Fewer never fails for want of memory. */
+int nu_ref_change(uint64_t target, uint64_t holder, int64_t n);
 /* The first reference to a new proclet is @holder's (0: it is never freed). */
 int __must_check nu_ref_first(struct nu_proclet *p, uint64_t holder);
 /* @p holds one more counted reference to @id, which has been counted there already. */

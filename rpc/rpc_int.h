@@ -9,7 +9,8 @@
 
 /* Arguments up to this size lie on the callee's stack, larger ones in a block of its heap. */
 #define NU_STACK_ARGS_MAX 8192u
-#define NU_HELD_MAX	  65536u /* messages held per moving proclet; more are refused with -EAGAIN */
+#define NU_HELD_MAX	  65536u	/* calls held per moving proclet; more are refused with -EAGAIN ... */
+#define NU_HELD_BYTES_MAX (64 * NU_MIB) /* ... as are those that would make them longer than this together */
 
 /* Reasons of NU_MSG_REFUSED beside errno values that the caller sees: the call was not run. */
 #define NU_REFUSED_MOVED 10001 /* extra[0]: node or NU_NODE_UNKNOWN, extra[1]: location number */
@@ -36,7 +37,8 @@ void nu_serve_on_call(const struct nu_msg *msg, const void *payload, size_t len,
 /* A linked thread of @p (lock held) that will serve @m with @args; NULL and *err_p when it cannot. Not yet runnable. */
 struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method *m, const void *packed,
 				   size_t len, int *err_p);
-/* Keeps a copy of a message in p->held (lock held). -EAGAIN too many, -ENOMEM. */
+/* Keeps a copy of a message in p->held (lock held). -EAGAIN too many calls, -ENOMEM. Of a reply that there is no memory
+ * for its bare status is kept, -ENOMEM. */
 int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len,
 		unsigned from);
 /* Handles a message as if it had just arrived. */
@@ -58,8 +60,6 @@ bool nu_route_lookup(uint64_t id, unsigned *node_p, uint64_t *location_p);
 /* References to proclets here that proclets lost with a node held are dropped. Thread context; calls. */
 void nu_refs_check_lost(void);
 int nu_reftab_add(struct nu_proclet *p, struct nu_reftab **tab, uint64_t id, int64_t n, uint64_t *left_p);
-/* Counts @n more (or fewer) references to @target for @holder: a call. */
-int nu_ref_change(uint64_t target, uint64_t holder, int64_t n);
 
 /* ---- the wire below calls: wire.c batches messages, credit.c counts calls, ucx.c carries batches ---- */
 

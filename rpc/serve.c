@@ -66,7 +66,11 @@ int nu_rpc_init(void)
 
 void *nu_proclet_alloc(struct nu_proclet *p, size_t len_bytes)
 {
-	return p->heap ? nu_heap_alloc(p->heap, len_bytes, nu_core_self()) : malloc(len_bytes);
+	if (!p->heap)
+		return malloc(len_bytes);
+	if (unlikely(nu_fault_armed) && nu_fault_reached_from(NU_FAULT_ALLOC, __builtin_return_address(0)))
+		return NULL;
+	return nu_heap_alloc(p->heap, len_bytes, nu_core_self());
 }
 
 void nu_proclet_free(struct nu_proclet *p, void *ptr)
@@ -163,19 +167,29 @@ int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payl
 		unsigned from)
 {
 	struct nu_held *h;
+	bool lost = false;
 
-	if (p->nheld >= NU_HELD_MAX)
+	/* Answers are as many as threads wait, and nobody would send one again. */
+	if (msg->type == NU_MSG_CALL && (p->nheld >= NU_HELD_MAX || p->held_bytes + len > NU_HELD_BYTES_MAX))
 		return -EAGAIN;
 	h = malloc(sizeof(*h) + len);
-	if (!h)
+	if (unlikely(!h) && msg->type != NU_MSG_CALL) {
+		h = nu_alloc_patiently(sizeof(*h));
+		lost = len > 0;
+		len = 0;
+	}
+	if (unlikely(!h))
 		return -ENOMEM;
 	h->msg = *msg;
+	if (lost)
+		h->msg.status = -ENOMEM;
 	h->from = from;
 	h->len_bytes = len;
 	if (len)
 		memcpy(h->payload, payload, len);
 	nu_list_add_tail(&p->held, &h->link);
 	p->nheld++;
+	p->held_bytes += len;
 	nu_stat_add(nu_core_self(), NU_STAT_CALLS_HELD, 1);
 	return 0;
 }
@@ -336,6 +350,7 @@ void nu_held_release(struct nu_proclet *p)
 		nu_list_add_tail(&all, l);
 	}
 	p->nheld = 0;
+	p->held_bytes = 0;
 	nu_lock_release(&p->lock);
 	nu_list_for_each_safe (l, next, &all) {
 		struct nu_held *h = nu_list_entry(l, struct nu_held, link);

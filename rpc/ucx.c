@@ -201,11 +201,11 @@ static const void *aligned(struct worker *w, const void *data, size_t len)
 	if (likely(!((uintptr_t)data & 7)))
 		return data;
 	if (len > w->copy_bytes) {
-		void *bigger = realloc(w->copy, len);
-
-		if (!bigger)
+		free(w->copy);
+		w->copy_bytes = 0;
+		w->copy = nu_alloc_patiently(len);
+		if (!w->copy)
 			return NULL;
-		w->copy = bigger;
 		w->copy_bytes = len;
 	}
 	memcpy(w->copy, data, len);

@@ -46,7 +46,9 @@ struct nu_buf *nu_buf_get(struct wire_core *wc, size_t cap_bytes)
 	} else {
 		if (cap_bytes < batch_bytes)
 			cap_bytes = batch_bytes;
-		b = malloc(sizeof(*b) + cap_bytes);
+		/* What is small is mostly an answer or a refusal: it must not be lost. */
+		b = cap_bytes > batch_bytes ? malloc(sizeof(*b) + cap_bytes)
+					    : nu_alloc_patiently(sizeof(*b) + cap_bytes);
 		if (!b)
 			return NULL;
 		b->cap_bytes = cap_bytes;

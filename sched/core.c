@@ -89,7 +89,7 @@ int nu_core_post(unsigned core, void (*fn)(void *arg), void *arg)
 
 	if (core >= nu_sched.ncores)
 		return -EINVAL;
-	post = malloc(sizeof(*post));
+	post = nu_alloc_patiently(sizeof(*post));
 	if (!post)
 		return -ENOMEM;
 	*post = (struct nu_post){NULL, fn, arg};

@@ -6,6 +6,7 @@
  * frame does not step over it. The control block lies below the slot's top, at one of several distances (by slot number, so the same on every node): at equal ones the hot lines of all
  * threads would fall into the same few cache sets.
  */
+#include "core/fault.h"
 #include "sched/sanitize.h"
 #include "sched/sched_int.h"
 
@@ -16,7 +17,10 @@
 #define COLOURS	     8
 #define COLOUR_BYTES 448 /* 7 lines: spreads over sets that a power of two would not reach */
 #define BATCH	     16
-#define HOT_MAX	     512 /* free stacks that keep their pages */
+#define SPARE	     32	  /* stacks that only the node's own proclet gets, by whose steps room is made */
+#define HOT_MAX	     512  /* free stacks that keep their pages */
+#define COLD_MAX     1024 /* ... and of the others those that stay mapped: the heaps want mappings, too */
+#define NONE	     UINT32_MAX
 #define PAGE	     ((unsigned)NU_PAGE_BYTES)
 
 #ifndef MADV_POPULATE_WRITE
@@ -39,7 +43,9 @@ static struct {
 	uintptr_t part_low, part_end,
 		part_next;	      /* this node's part; what lies above part_next was never mapped */
 	struct nu_thread *hot, *cold; /* free, linked by their `joiner` */
-	unsigned nhot;
+	unsigned nhot, ncold;
+	uint32_t *bare_next, bare; /* free slots below part_next that are not mapped, by number in our part */
+	size_t nbare;
 	atomic_uint nforeign; /* other nodes' stacks that are here */
 	bool said_full;
 } stacks;
@@ -103,6 +109,44 @@ static void drop_lost(void)
 	kept_low = 0;
 }
 
+static size_t own_slots(void)
+{
+	return nu_layout.stack_node_bytes >> stacks.shift;
+}
+
+static void *table_map(size_t bytes)
+{
+	void *t = nu_fault(NU_FAULT_MAP) ? MAP_FAILED
+					 : mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+						MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (t != MAP_FAILED)
+		return t;
+	nu_err("stacks: no address space for a table of %zu KiB (RLIMIT_AS?)", bytes >> 10);
+	return NULL;
+}
+
+void nu_stacks_fini(void)
+{
+	if (stacks.table) {
+		nu_san_fibers_fini(stacks.part_low, stacks.part_next);
+		if (NU_SAN_KEEPS_STACKS)
+			keep_lost();
+		else
+			munmap((void *)stacks.part_low, stacks.part_next - stacks.part_low);
+		nu_maps_release(
+			(unsigned)(((stacks.part_next - stacks.part_low) >> stacks.shift) - stacks.nbare));
+		munmap(stacks.table, stacks.nslots);
+	}
+	if (stacks.lent_to)
+		munmap(stacks.lent_to, own_slots() * sizeof(uint64_t));
+	if (stacks.bare_next)
+		munmap(stacks.bare_next, own_slots() * sizeof(*stacks.bare_next));
+	stacks.table = NULL;
+	stacks.lent_to = NULL;
+	stacks.bare_next = NULL;
+}
+
 int nu_stacks_init(void)
 {
 	size_t bytes = nu_layout.stack_bytes, slot = nu_layout.stack_slot_bytes;
@@ -123,43 +167,40 @@ int nu_stacks_init(void)
 	stacks.part_low = nu_layout.stack_base + nu_node.self * nu_layout.stack_node_bytes;
 	stacks.part_end = stacks.part_low + nu_layout.stack_node_bytes;
 	stacks.part_next = stacks.part_low;
-	stacks.lent_to = mmap(NULL, (nu_layout.stack_node_bytes >> stacks.shift) * sizeof(uint64_t),
-			      PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (stacks.lent_to == MAP_FAILED) {
-		nu_err("stacks: no address space for the table of this node's %zu stacks",
-		       nu_layout.stack_node_bytes >> stacks.shift);
-		return -ENOMEM;
-	}
-	stacks.table = mmap(NULL, stacks.nslots, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (stacks.table == MAP_FAILED) {
-		stacks.table = NULL;
-		nu_err("stacks: no address space for the table of %zu stacks", stacks.nslots);
+	stacks.lent_to = table_map(own_slots() * sizeof(uint64_t));
+	stacks.bare_next = table_map(own_slots() * sizeof(*stacks.bare_next));
+	stacks.bare = NONE;
+	stacks.table = table_map(stacks.nslots);
+	if (!stacks.lent_to || !stacks.bare_next || !stacks.table) {
+		nu_stacks_fini();
 		return -ENOMEM;
 	}
 	nu_san_root((void *)stacks.part_low, nu_layout.stack_node_bytes);
 	return nu_san_fibers_init();
 }
 
-void nu_stacks_fini(void)
+/* A slot of ours that holds nothing: one that was mapped before, or the next; 0: all that there may be are in use. */
+static uintptr_t next_bare(uintptr_t end)
 {
-	if (!stacks.table)
-		return;
-	nu_san_fibers_fini(stacks.part_low, stacks.part_next);
-	if (NU_SAN_KEEPS_STACKS)
-		keep_lost();
-	else
-		munmap((void *)stacks.part_low, stacks.part_next - stacks.part_low);
-	nu_maps_release((unsigned)((stacks.part_next - stacks.part_low) >> stacks.shift));
-	munmap(stacks.table, stacks.nslots);
-	munmap(stacks.lent_to, (nu_layout.stack_node_bytes >> stacks.shift) * sizeof(uint64_t));
-	stacks.table = NULL;
+	if (stacks.bare != NONE)
+		return stacks.part_low + ((uintptr_t)stacks.bare << stacks.shift);
+	return stacks.part_next < end ? stacks.part_next : 0;
 }
 
-static int slot_map(uintptr_t low)
+static void take_bare(uintptr_t low)
+{
+	if (low == stacks.part_next) {
+		stacks.part_next += slot_bytes();
+		return;
+	}
+	stacks.bare = stacks.bare_next[stacks.bare];
+	stacks.nbare--;
+}
+
+static int slot_map(uintptr_t low, bool urgent)
 {
 	void *at = (void *)stack_low(low), *got;
-	int err = nu_maps_reserve(1);
+	int err = urgent ? nu_maps_reserve_urgently(1) : nu_maps_reserve(1);
 
 	if (err)
 		return err;
@@ -181,21 +222,31 @@ static void slot_unmap(uintptr_t low)
 	nu_maps_release(1);
 }
 
-/* Maps more of our part; lock held. The new slots are cold. */
-static int grow(void)
+/* Where what is not the node's own must stop. */
+static uintptr_t user_end(void)
 {
+	size_t n = nu_layout.stack_node_bytes >> stacks.shift;
+
+	return n >= 4 * SPARE ? stacks.part_end - SPARE * slot_bytes() : stacks.part_end;
+}
+
+/* Maps more of our part; lock held. The new slots are cold. */
+static int grow(bool urgent)
+{
+	uintptr_t end = urgent ? stacks.part_end : user_end(), low;
 	int err = 0;
 
-	for (unsigned i = 0; i < BATCH && stacks.part_next < stacks.part_end; i++) {
-		struct nu_thread *t = nu_stack_thread(stacks.part_next);
+	for (unsigned i = 0; i < (urgent ? 1 : BATCH) && (low = next_bare(end)); i++) {
+		struct nu_thread *t = nu_stack_thread(low);
 
-		err = slot_map(stacks.part_next);
+		err = slot_map(low, urgent);
 		if (err)
 			break;
-		nu_valgrind_stack((void *)stack_low(stacks.part_next), nu_layout.stack_bytes);
+		nu_valgrind_stack((void *)stack_low(low), nu_layout.stack_bytes);
 		t->joiner = stacks.cold;
 		stacks.cold = t;
-		stacks.part_next += slot_bytes();
+		stacks.ncold++;
+		take_bare(low);
 	}
 	if (stacks.cold)
 		return 0;
@@ -204,7 +255,8 @@ static int grow(void)
 		if (err)
 			nu_err("stacks: mapping one more after %zu failed: errno %d; vm.max_map_count limits "
 			       "them",
-			       (size_t)(stacks.part_next - stacks.part_low) >> stacks.shift, -err);
+			       ((size_t)(stacks.part_next - stacks.part_low) >> stacks.shift) - stacks.nbare,
+			       -err);
 		else
 			nu_err("stacks: all %zu of this node's part are in use (%zu KiB each)",
 			       nu_layout.stack_node_bytes >> stacks.shift, nu_layout.stack_bytes >> 10);
@@ -212,7 +264,7 @@ static int grow(void)
 	return -ENOMEM;
 }
 
-static struct nu_thread *take_locked(void)
+static struct nu_thread *take_locked(bool urgent)
 {
 	struct nu_thread *t = stacks.hot;
 
@@ -221,14 +273,16 @@ static struct nu_thread *take_locked(void)
 		stacks.nhot--;
 		return t;
 	}
-	if (!stacks.cold && grow())
+	if (!stacks.cold && grow(false) && !(urgent && !grow(true)))
 		return NULL;
 	t = stacks.cold;
 	stacks.cold = t->joiner;
+	stacks.ncold--;
 	return t;
 }
 
-/* Lock held. Beyond a number of hot ones the pages go back to the system, but for the top one, which has the link. */
+/* Lock held. Beyond a number of hot ones the pages go back to the system, but for the top one, which has the link; beyond a
+ * number of those the mapping, too. */
 static void give_locked(struct nu_thread *t)
 {
 	uintptr_t low = nu_stack_slot(t);
@@ -240,16 +294,27 @@ static void give_locked(struct nu_thread *t)
 		stacks.nhot++;
 		return;
 	}
+	if (stacks.ncold >= COLD_MAX && !NU_SAN_KEEPS_STACKS) {
+		uint32_t i = (uint32_t)((low - stacks.part_low) >> stacks.shift);
+
+		slot_unmap(low);
+		stacks.bare_next[i] = stacks.bare;
+		stacks.bare = i;
+		stacks.nbare++;
+		stacks.said_full = false;
+		return;
+	}
 	madvise((void *)stack_low(low), top_page - stack_low(low), MADV_DONTNEED);
 	t->joiner = stacks.cold;
 	stacks.cold = t;
+	stacks.ncold++;
 }
 
-static void refill(struct nu_core *c)
+static void refill(struct nu_core *c, bool urgent)
 {
 	nu_lock_acquire(&stacks.lock);
 	while (c->ncache < BATCH) {
-		struct nu_thread *t = c->ncache && !stacks.hot ? NULL : take_locked();
+		struct nu_thread *t = c->ncache && !stacks.hot ? NULL : take_locked(urgent);
 
 		if (!t)
 			break;
@@ -264,14 +329,16 @@ struct nu_thread *nu_thread_alloc(struct nu_proclet *p)
 	struct nu_thread *t = NULL;
 	uintptr_t low;
 
+	if (unlikely(nu_fault_armed) && nu_fault_reached_from(NU_FAULT_ALLOC, __builtin_return_address(0)))
+		return NULL;
 	if (likely(c)) {
 		if (unlikely(!c->ncache))
-			refill(c);
+			refill(c, !p->heap);
 		if (likely(c->ncache))
 			t = c->cache[--c->ncache];
 	} else {
 		nu_lock_acquire(&stacks.lock);
-		t = take_locked();
+		t = take_locked(!p->heap);
 		nu_lock_release(&stacks.lock);
 	}
 	if (unlikely(!t))
@@ -367,7 +434,7 @@ int nu_stack_adopt(struct nu_thread *t, size_t live_bytes)
 			return -EINVAL;
 		nu_san_unpoison((void *)stack_low(low), nu_layout.stack_bytes);
 	} else {
-		err = slot_map(low);
+		err = slot_map(low, false);
 		if (err) {
 			nu_err("stacks: no room for a thread of node %lu at %#lx: errno %d; vm.max_map_count "
 			       "limits them",

@@ -3,6 +3,7 @@
  * Timers: a binary heap per core, fired by its owner's scheduler context. A thread's timer only claims its wake-up and
  * makes it ready, which an idle core does as well where the owner is stuck in code that cannot be interrupted; the thread leaves the list that it waited in by itself.
  */
+#include "core/fault.h"
 #include "sched/sched_int.h"
 
 #include <stdlib.h>
@@ -36,8 +37,9 @@ int nu_timers_init(struct nu_core *c)
 {
 	size_t bytes = (NU_TIMERS_MAX + 1) * sizeof(struct nu_timer_slot);
 
-	c->timers =
-		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	c->timers = nu_fault(NU_FAULT_MAP) ? MAP_FAILED
+					   : mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+						  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (c->timers == MAP_FAILED) {
 		c->timers = NULL;
 		nu_err("timers: no address space for %zu MiB", bytes >> 20);
@@ -156,7 +158,7 @@ int nu_timer_call(uint64_t after_ns, void (*fn)(void *arg), void *arg)
 
 	if (!c)
 		return -EINVAL;
-	f = malloc(sizeof(*f));
+	f = nu_alloc_patiently(sizeof(*f));
 	if (!f)
 		return -ENOMEM;
 	*f = (struct nu_timer_fn){fn, arg};
