@@ -511,8 +511,9 @@ void nu_stack_returned(void *stack_top, uint64_t proclet)
 		give(low);
 		return;
 	}
-	/* The destination runs a proclet's threads while we still take them out of our books. */
-	if (t->proclet_id != proclet || !may_have_left(low) ||
+	/* The destination runs a proclet's threads while we still take them out of our books: the control block may be
+	 * dropped already, but then it is noted who it was lent to. */
+	if ((*lent_to(low) != proclet && (t->proclet_id != proclet || !may_have_left(low))) ||
 	    !atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &here, SLOT_BACK))
 		nu_warn("stacks: %p came home but was not lent: ignored", stack_top);
 }
