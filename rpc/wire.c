@@ -184,7 +184,7 @@ static void flush_conn(struct wire_core *wc, struct nu_conn *c)
 	c->touched = false;
 	if (c->open)
 		post(wc, c);
-	if (c->node != nu_node.self)
+	if (c->node != nu_node.self && nu_conn_has_work(c))
 		nu_conn_flush(wc, c);
 }
 

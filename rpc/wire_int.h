@@ -29,14 +29,14 @@ struct nu_conn {
 	/* Complete batches, oldest first: those before @unsent were sent over this endpoint and wait for their
 	 * acknowledgement. @current has been begun. */
 	struct nu_buf *queue, **queue_tail, *unsent, *current;
-	uint64_t seq; /* of the last batch made */
+	void *broken_ep; /* to be closed from the scheduler */
+	uint64_t seq;	 /* of the last batch made */
 
 	/* Acknowledgements that another core of ours has received for this one. */
 	_Atomic uint64_t acked;
 	atomic_bool ack_again, ack_posted;
 	/* When something is wrong. */
 	struct nu_buf *ctl; /* header alone: acknowledges or probes, outside of the sequence */
-	void *broken_ep;    /* to be closed from the scheduler */
 	uint64_t up_ns, down_ns, retry_ns, probed, head_seen;
 	unsigned attempts, waited, ack_next;
 	bool retry_set, warned;
@@ -114,6 +114,12 @@ static inline void nu_conn_dirty(struct nu_conn *c)
 /* conn.c: scheduler context unless said otherwise. */
 /* Queues or sends a complete batch. Any context of its core. */
 void nu_conn_post(struct wire_core *wc, struct nu_conn *c, struct nu_buf *b);
+/* Whether more is left to do than nu_conn_post() has done at once. */
+static inline bool nu_conn_has_work(const struct nu_conn *c)
+{
+	return c->state != CONN_UP || c->unsent || c->current || c->ack_wanted || c->probe_wanted ||
+	       c->broken_ep;
+}
 /* Connects if there is need, and sends what can be sent. */
 void nu_conn_flush(struct wire_core *wc, struct nu_conn *c);
 /* Any context of its core. */
