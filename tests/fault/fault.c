@@ -5,7 +5,7 @@
  * went, and its threads' stacks are the bystander's.
  *
  *	fault names			every fault point, one a line
- *	fault SCENARIO [RULES [KIND [NODE]]]
+ *	fault SCENARIO [RULES [KIND [NODE [NODE]]]]
  *
  * KIND says what the rules do: none, kill (NODE dies), stop (NODE stops and is continued), error (what is tried fails
  * with the errno NODE, and is then tried again).
@@ -32,7 +32,8 @@
 
 enum kind { NONE, KILL, STOP, ERROR };
 static enum kind kind;
-static unsigned arg; /* the node that dies or stops, or the errno */
+static unsigned arg;	       /* the node that dies or stops, or the errno */
+static unsigned other = NODES; /* another node that dies, if any */
 static const char *fault_rules;
 
 static bool dead[NODES];
@@ -76,7 +77,6 @@ struct subject {
 };
 NU_CLASS(subject);
 NU_METHOD(subject, start, val(int), ref(peer, peer));
-NU_METHOD(subject, keep, val(int), ref(peer, peer));
 NU_METHOD(subject, started, val(unsigned));
 NU_METHOD(subject, add, val(uint64_t), val(unsigned, key));
 NU_METHOD(subject, get, val(uint64_t), val(unsigned, key));
@@ -145,17 +145,12 @@ static void out_caller(void *arg_)
 	s->done++;
 }
 
-int subject_do_keep(struct subject *s, struct peer_ref peer)
-{
-	s->peer = peer;
-	return peer_ref_get(peer);
-}
-
 int subject_do_start(struct subject *s, struct peer_ref peer)
 {
 	static const nu_thread_fn bodies[SUBJECT_THREADS] = {spinner, sleeper, waiter, out_caller};
-	int ret = subject_do_keep(s, peer);
+	int ret = peer_ref_get(peer);
 
+	s->peer = peer;
 	for (unsigned i = 0; i < SUBJECT_THREADS && !ret; i++)
 		ret = nu_thread_spawn(bodies[i], s, NULL);
 	s->started = SUBJECT_THREADS;
@@ -366,6 +361,11 @@ static void disarm(void)
 		CHECK_IS(agent_arm(agents[n], nu_str(""), &err), dead[n] ? -EHOSTDOWN : 0);
 }
 
+static bool is_victim(unsigned node)
+{
+	return kind == KILL && (node == arg || node == other);
+}
+
 static bool node_is_dead(unsigned node)
 {
 	struct nu_node_info infos[NODES];
@@ -400,9 +400,9 @@ static void continuer(void *arg_)
 
 static void await_fault(void)
 {
-	if (kind == KILL) {
-		if (AWAIT(node_is_dead(arg)))
-			dead[arg] = true;
+	for (unsigned n = 0; kind == KILL && n < NODES; n++) {
+		if (is_victim(n) && AWAIT(node_is_dead(n)))
+			dead[n] = true;
 	}
 	if (kind == STOP)
 		AWAIT(continued);
@@ -579,12 +579,10 @@ static bool extra_is(unsigned want)
 	for (unsigned n = 0; n < NODES; n++) {
 		struct census c;
 
-		if (dead[n])
-			continue;
-		if (agent_census(agents[n], &c))
+		if (!dead[n] && agent_census(agents[n], &c))
 			return false;
-		sum += c.present + c.arriving;
-		had += before[n].present;
+		sum += dead[n] ? 0 : c.present + c.arriving;
+		had += dead[n] ? 0 : before[n].present;
 	}
 	return sum == had + want;
 }
@@ -650,7 +648,7 @@ static void move(void)
 		move_again(s.ref);
 	lives = check_place(s.ref, "what moved");
 	CHECK_IS(subject_add(s, 14, &n), lives ? 0 : -EHOSTDOWN);
-	CHECK_MSG(lives || (kind == KILL && (arg == SOURCE || arg == DEST)), "it is lost");
+	CHECK_MSG(lives || (is_victim(SOURCE) || is_victim(DEST)), "it is lost");
 	nu_sleep_us(20000); /* callers go on for a while */
 	peer_lives = !dead[BY];
 	stop_callers(s, lives);
@@ -674,7 +672,7 @@ static void create(void)
 		CHECK_IS(nu_thread_spawn(continuer, NULL, NULL), 0);
 	arm();
 	ret = agent_make(maker, DEST, &status);
-	CHECK_MSG(!ret || (ret == -EHOSTDOWN && kind == KILL && arg == SOURCE), "%s", nu_strerror(ret));
+	CHECK_MSG(!ret || (ret == -EHOSTDOWN && is_victim(SOURCE)), "%s", nu_strerror(ret));
 	await_fault();
 	disarm();
 	if (kind == ERROR) {
@@ -787,6 +785,7 @@ static int fault_main(int argc, char **argv)
 	for (unsigned i = 0; argc > 3 && i < 4; i++)
 		kind = !strcmp(argv[3], kinds[i]) ? (enum kind)i : kind;
 	arg = argc > 4 ? (unsigned)atoi(argv[4]) : 0;
+	other = argc > 5 ? (unsigned)atoi(argv[5]) : NODES;
 	setup();
 	for (unsigned i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++) {
 		if (!strcmp(argv[1], scenarios[i].name))

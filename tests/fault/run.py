@@ -52,16 +52,20 @@ STOPS = ("move.prepared", "move.paused", "move.handed", "move.read", "move.pulle
          "move.confirmed", "create.asked", "create.answered", "retire.unmapped", "call.served")
 NODE_0_DIES = ("move.paused", "move.pulled", "move.relinquished", "create.asked", "retire.begun", "call.served",
                "drain.begun")
+# Two nodes die at once: the death of the one is still being handled when the other's is heard of.
+TWO_DIE = ("move.begun", "move.paused", "move.handed", "move.pulled", "move.relinquished", "move.ended", "call.served",
+           "create.constructed", "retire.unmapped", "drain.moved#3")
+PAIRS = ((SOURCE, DEST), (SOURCE, BY), (DEST, BY))
 COVERED = ("move.", "create.", "retire.", "drain.", "call.")
 
 
 class Case:
-    def __init__(self, scenario, point, at, more, kind, arg):
-        self.scenario, self.point, self.kind, self.arg = scenario, point, kind, arg
+    def __init__(self, scenario, point, at, more, kind, *args):
+        self.scenario, self.point, self.kind, self.args = scenario, point, kind, args
         nth = point if "#" in point else point + "#1"
-        act = {"kill": f"kill={arg}", "stop": "stop", "error": f"error={arg}"}[kind]
-        self.rules = [r for r in (more, f"{nth}:{act}@{at}") if r]
-        self.name = f"{point} {kind} {arg}"
+        acts = ["stop"] if kind == "stop" else [f"{kind}={arg}" for arg in sorted(args, key=lambda a: a == at)]
+        self.rules = [r for r in [more] + [f"{nth}:{act}@{at}" for act in acts] if r]
+        self.name = f"{point} {kind} {' '.join(map(str, args))}"
 
     def widen(self, rng):
         """Delays at other points of the scenario."""
@@ -76,6 +80,9 @@ def cases():
         for point, (at, more) in points.items():
             for victim in VICTIMS:
                 yield Case(scenario, point, at, more, "kill", victim)
+            if point in TWO_DIE:
+                for pair in PAIRS:
+                    yield Case(scenario, point, at, more, "kill", *pair)
             if point in NODE_0_DIES:
                 yield Case(scenario, point, at, more, "kill", 0)
             if point in CAN_FAIL:
@@ -98,7 +105,7 @@ def judge(case, status, out, took, log):
         return "the point was not reached"
     if status is None:
         return f"still ran after {took:.0f} s"
-    if case.kind == "kill" and case.arg == 0:
+    if case.kind == "kill" and case.args == (0,):
         if status == 0:
             return "node 0 died and the job ended with status 0"
         if not re.search(r"^nu_launch: .*node 0", out, re.M):
@@ -113,7 +120,7 @@ def run(case, args):
     with tempfile.TemporaryDirectory() as tmp:
         log = pathlib.Path(tmp) / "log"
         cmd = [args.nu_launch, "-n", "4", "--cores", str(args.cores), "--keep-going", "--transport", args.transport,
-               "--time-out", str(JOB_S_MAX), args.program, case.scenario, ";".join(case.rules), case.kind, str(case.arg)]
+               "--time-out", str(JOB_S_MAX), args.program, case.scenario, ";".join(case.rules), case.kind, *map(str, case.args)]
         env = dict(os.environ, NU_FAULT_LOG=str(log), UCX_MEM_EVENTS="n", UCX_LOG_LEVEL="fatal")
         env.pop("NU_FAULT", None)
         begin = time.monotonic()
