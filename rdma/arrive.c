@@ -347,7 +347,7 @@ static void assemble(struct nu_proclet *p, const struct nu_handover *h,
 			t->call_deadline_ns += (uint64_t)shift;
 		nu_thread_arrived(t, p);
 	}
-	p->hold_output = true;
+	__atomic_store_n(&p->hold_output, true, __ATOMIC_RELAXED);
 	p->arriving_busy = false;
 	nu_lock_release(&p->lock);
 }
@@ -468,7 +468,7 @@ static void settle(struct nu_proclet *p, uint64_t from)
 		nu_lock_release(&p->lock);
 		return;
 	}
-	p->hold_output = false;
+	__atomic_store_n(&p->hold_output, false, __ATOMIC_RELEASE); /* looked at without the lock first */
 	while (!nu_list_empty(&p->output_waiters)) {
 		struct nu_thread *t = nu_list_entry(p->output_waiters.next, struct nu_thread, link);
 

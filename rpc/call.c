@@ -51,7 +51,7 @@ static void arm(struct nu_thread *t, struct call *c)
 
 static bool answered(void *arg)
 {
-	return __atomic_load_n(&((struct nu_thread *)arg)->wait_done, __ATOMIC_RELAXED);
+	return __atomic_load_n(&((struct nu_thread *)arg)->wait_done, __ATOMIC_ACQUIRE);
 }
 
 /* Waits for the answer to what arm() announced. */

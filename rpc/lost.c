@@ -105,8 +105,9 @@ static struct nu_thread *find(const struct waiting *w, struct nu_proclet **p_p)
 static void fail_wait(struct nu_thread *t)
 {
 	t->wait_status = -EHOSTDOWN;
-	t->wait_done = 1;
-	if (t->state == NU_THREAD_BLOCKED && (!t->call_deadline_ns || nu_wake_claim(t)))
+	__atomic_store_n(&t->wait_done, 1, __ATOMIC_RELEASE);
+	if (__atomic_load_n(&t->state, __ATOMIC_ACQUIRE) == NU_THREAD_BLOCKED &&
+	    (!t->call_deadline_ns || nu_wake_claim(t)))
 		nu_thread_ready(t);
 }
 

@@ -15,7 +15,7 @@
 
 void nu_output_wait(struct nu_proclet *p)
 {
-	while (unlikely(p->hold_output)) {
+	while (unlikely(__atomic_load_n(&p->hold_output, __ATOMIC_ACQUIRE))) {
 		struct nu_thread *t = nu_thread_self();
 
 		nu_lock_acquire(&p->lock);
@@ -102,9 +102,12 @@ static struct nu_thread *answer(struct nu_proclet *caller, const struct nu_msg *
 	} else if (!msg->status) {
 		w->wait_status = result_store(caller, w, msg, data, len);
 	}
-	w->wait_done = 1;
+	__atomic_store_n(&w->wait_done, 1, __ATOMIC_RELEASE); /* who polls for it does so without the lock */
 	/* Under this lock `wait_done` admits one answer; only a deadline's timer competes with it. */
-	return w->state == NU_THREAD_BLOCKED && (!w->call_deadline_ns || nu_wake_claim(w)) ? w : NULL;
+	return __atomic_load_n(&w->state, __ATOMIC_ACQUIRE) == NU_THREAD_BLOCKED &&
+			       (!w->call_deadline_ns || nu_wake_claim(w))
+		       ? w
+		       : NULL;
 }
 
 enum outcome { ANSWERED, HELD, NOT_HERE, DROPPED };

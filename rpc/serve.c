@@ -255,17 +255,20 @@ static void serve_here(struct nu_proclet *p, const struct nu_msg *msg, const voi
 	if (p->heap) {
 		nu_thread_ready(t);
 	} else { /* the node's own: moves and the like go first */
-		control_calls[nu_core_self()].n++;
+		uint64_t *n = &control_calls[nu_core_self()].n;
+
+		__atomic_store_n(n, *n + 1, __ATOMIC_RELAXED); /* this core writes, others look */
 		nu_thread_ready_first(t);
 	}
 }
 
 void nu_rpc_expect(bool (*done)(void *arg), void *arg, unsigned alone_us, unsigned for_us)
 {
-	volatile uint64_t *calls = &control_calls[nu_core_self()].n;
-	uint64_t seen = *calls, start = nu_mono_ns(), now = start;
+	uint64_t *calls = &control_calls[nu_core_self()].n;
+	uint64_t seen = __atomic_load_n(calls, __ATOMIC_RELAXED), start = nu_mono_ns(), now = start;
 
-	while (*calls == seen && !done(arg) && now - start < for_us * 1000ull) {
+	while (__atomic_load_n(calls, __ATOMIC_RELAXED) == seen && !done(arg) &&
+	       now - start < for_us * 1000ull) {
 		nu_wire_poll();
 		if (nu_sched_crowded())
 			sched_yield(); /* whoever we wait for may need this processor */

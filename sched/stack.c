@@ -40,8 +40,9 @@ static struct {
 	size_t nslots;		 /* of the whole region */
 	_Atomic(uint8_t) *table; /* enum slot_state by slot */
 	uint64_t *lent_to;	 /* of our slots: the proclet whose thread took it away */
-	uintptr_t part_low, part_end,
-		part_next;	      /* this node's part; what lies above part_next was never mapped */
+	uintptr_t part_low, part_end;
+	_Atomic(uintptr_t)
+		part_next; /* of this node's part; what lies above was never mapped. Written under lock */
 	struct nu_thread *hot, *cold; /* free, linked by their `joiner` */
 	unsigned nhot, ncold;
 	uint32_t *bare_next, bare; /* free slots below part_next that are not mapped, by number in our part */
@@ -476,7 +477,7 @@ void nu_stack_depart(struct nu_thread *t)
 		return;
 	}
 	if (t->proclet_id) /* else it was mapped ahead, and comes no more */
-		*lent_to(low) = t->proclet_id;
+		__atomic_store_n(lent_to(low), t->proclet_id, __ATOMIC_RELAXED);
 	/* Before it is lent: then it may be somebody else's at once. */
 	if (atomic_load_explicit(slot, memory_order_acquire) == SLOT_HERE)
 		madvise((void *)stack_low(low), nu_layout.stack_bytes, MADV_DONTNEED);
@@ -506,7 +507,7 @@ void nu_stack_returned(void *stack_top, uint64_t proclet)
 	}
 	t = nu_stack_thread(low);
 	/* Of a proclet that was lost with a node, and whose stacks were taken back, nothing comes home that still counts. */
-	if (*lent_to(low) == proclet &&
+	if (__atomic_load_n(lent_to(low), __ATOMIC_RELAXED) == proclet &&
 	    atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &lent, SLOT_FREE)) {
 		give(low);
 		return;
