@@ -13,6 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* For a function that looks at what others write at the same time, and waits until it is as it wants it. */
+#define CHECK_PEEK __attribute__((noinline, no_sanitize("thread")))
+
 #define CHECK_FREED_US_MAX (10u * 1000 * 1000)
 #define CHECK_RETRY_US	   2000u
 #define CHECK_RETRY_MAX	   5000u

@@ -48,7 +48,12 @@ void ledger_do_end(struct ledger *l, uint32_t number)
 
 struct entries ledger_do_read(struct ledger *l)
 {
-	return (struct entries){.begun = l->begun, .ended = l->ended, .twice = l->twice};
+	struct entries now;
+
+	nu_mutex_lock(&l->mutex);
+	now = (struct entries){.begun = l->begun, .ended = l->ended, .twice = l->twice};
+	nu_mutex_unlock(&l->mutex);
+	return now;
 }
 
 /* ---- a thing that is held ---- */

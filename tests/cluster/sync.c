@@ -108,7 +108,7 @@ static void mutex_let_go(struct room *r)
 	nu_mutex_unlock(&r->mutex);
 }
 
-static uint32_t mutex_waiting(struct room *r)
+static CHECK_PEEK uint32_t mutex_waiting(struct room *r)
 {
 	return r->mutex.waiters.count;
 }
@@ -160,7 +160,7 @@ static void nothing(struct room *r)
 {
 }
 
-static uint32_t cond_waiting(struct room *r)
+static CHECK_PEEK uint32_t cond_waiting(struct room *r)
 {
 	return r->cond.waiters.count;
 }
@@ -240,7 +240,7 @@ static void rwlock_let_go(struct room *r)
 	nu_rwlock_unlock(&r->rwlock);
 }
 
-static uint32_t rwlock_waiting(struct room *r)
+static CHECK_PEEK uint32_t rwlock_waiting(struct room *r)
 {
 	return r->rwlock.readers.count + r->rwlock.writers.count;
 }
@@ -282,7 +282,7 @@ static void rwlock_mixed(struct room *r, unsigned i)
 
 /* ---- semaphore ---- */
 
-static uint32_t sem_waiting(struct room *r)
+static CHECK_PEEK uint32_t sem_waiting(struct room *r)
 {
 	return r->sem.waiters.count;
 }
@@ -322,7 +322,7 @@ static void sem_post_late(struct room *r)
 
 /* ---- barrier ---- */
 
-static uint32_t barrier_waiting(struct room *r)
+static CHECK_PEEK uint32_t barrier_waiting(struct room *r)
 {
 	return r->barrier.waiters.count;
 }
@@ -367,7 +367,7 @@ static void once_wait(struct room *r, unsigned i)
 		r->wrong++; /* came back before the function had */
 }
 
-static uint32_t once_waiting(struct room *r)
+static CHECK_PEEK uint32_t once_waiting(struct room *r)
 {
 	return r->once.mutex.waiters.count + 1; /* and the one inside */
 }
@@ -384,7 +384,7 @@ static void group_hold(struct room *r)
 	nu_waitgroup_add(&r->group, 7);
 }
 
-static uint32_t group_waiting(struct room *r)
+static CHECK_PEEK uint32_t group_waiting(struct room *r)
 {
 	return r->group.waiters.count;
 }
@@ -429,7 +429,7 @@ static void join_wait(struct room *r, unsigned i)
 		r->wrong++;
 }
 
-static uint32_t join_waiting(struct room *r)
+static CHECK_PEEK uint32_t join_waiting(struct room *r)
 {
 	return r->sem.waiters.count;
 }
@@ -452,7 +452,7 @@ static void spin_let_go(struct room *r)
 	nu_spin_unlock(&r->spin);
 }
 
-static uint32_t spin_waiting(struct room *r)
+static CHECK_PEEK uint32_t spin_waiting(struct room *r)
 {
 	return r->entered; /* they spin and yield: there is no list */
 }
