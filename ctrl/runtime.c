@@ -327,6 +327,9 @@ fail:
 	snprintf(reason, sizeof(reason), "node %u cannot start: %s", nu_node.self, nu_strerror(ret));
 	nu_err("%s", reason);
 	nu_boot_fail(reason);
+	if (!runtime.options->writable_globals)
+		(void)!nu_image_protect(false); /* main() and the program's destructors still run */
+	nu_image_seal(false);
 	return ret;
 }
 

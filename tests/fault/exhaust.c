@@ -7,6 +7,10 @@
 #include "../cluster/check.h"
 #include "core/nu_testing.h"
 
+#include <malloc.h>
+#include <signal.h>
+#include <unistd.h>
+
 #define NODES	 3u
 #define AGAIN	 2000u
 #define NTH_MAX	 300u
@@ -27,6 +31,7 @@ NU_STRUCT(tally, val(uint64_t, present), val(uint64_t, arriving), val(uint64_t, 
 NU_CLASS(agent);
 NU_METHOD(agent, arm, val(int), str(rules));
 NU_METHOD(agent, disarm, val(int64_t), val(unsigned, point));
+NU_METHOD(agent, pid, val(int));
 NU_METHOD(agent, count, obj(tally), val(bool, log));
 
 int agent_init(struct agent *a)
@@ -47,6 +52,11 @@ int64_t agent_do_disarm(struct agent *a, unsigned point)
 	int64_t n = nu_testing_fault_hits(points[point]) - a->seen[point];
 
 	return nu_testing_fault(NULL) ? -1 : n;
+}
+
+int agent_do_pid(struct agent *a)
+{
+	return getpid();
 }
 
 struct tally agent_do_count(struct agent *a, bool log)
@@ -581,6 +591,68 @@ static void no_more_threads(void)
 	check_left(NODES);
 }
 
+/* ---- a peer that has stopped ---- */
+
+#define FLOOD_CALLS 300u
+#define FLOOD_BYTES MIB
+#define WIRE_MIB_MAX                                                                                         \
+	24u /* NU_QUEUED_BYTES_MAX, a message more for each core, what batches and the allocator add */
+
+/* Blocks of the C library in this process: the wire's copies are there, the callers' own are in a heap. */
+static size_t libc_mib(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return (m.uordblks + m.hblkhd) >> 20;
+}
+
+static void send_big(void *arg)
+{
+	struct thing_ref *t = arg;
+	static const char zeroes[FLOOD_BYTES];
+	int got = -1;
+
+	if (thing_hold(*t, 0, nu_bytes(zeroes, FLOOD_BYTES), &got) || got)
+		abort();
+}
+
+/* Calls of 1 MiB to a node that stands still: they wait for each other, not for memory; each is run once. */
+static void flood(void)
+{
+	struct nu_thread *threads[FLOOD_CALLS];
+	struct thing_ref t;
+	size_t before, most = 0, now;
+	unsigned n = 0;
+	int pid = 0;
+
+	CHECK_IS(thing_create(&(struct nu_options){.node = NU_NODE(1)}, nu_str("flooded"), nu_bytes(span, 1),
+			      &t),
+		 0);
+	CHECK_IS(agent_pid(agents[1], &pid), 0);
+	send_big(&t);
+	before = libc_mib();
+	CHECK_IS(kill(pid, SIGSTOP), 0);
+	for (unsigned i = 0; i < FLOOD_CALLS; i++)
+		CHECK_IS(nu_thread_spawn(send_big, &t, &threads[i]), 0);
+	for (unsigned i = 0; i < 200; i++) { /* they have all got as far as they can after a few of these */
+		nu_sleep_us(STEP_US);
+		now = libc_mib();
+		if (now > most)
+			most = now;
+	}
+	CHECK_IS(kill(pid, SIGCONT), 0);
+	for (unsigned i = 0; i < FLOOD_CALLS; i++)
+		CHECK_IS(nu_thread_join(threads[i]), 0);
+	CHECK_IS(thing_add(t, 0, &n), 0);
+	CHECK_MSG(n == FLOOD_CALLS + 1, "%u of %u calls were run", n, FLOOD_CALLS + 1);
+	CHECK_MSG(most > before + 8, "the flood did not come about: %zu MiB, %zu before", most, before);
+	CHECK_MSG(most <= before + WIRE_MIB_MAX, "%zu MiB of calls wait, %zu before", most, before);
+	printf("     %u calls of 1 MiB to a stopped node: %zu MiB wait on the wire\n", FLOOD_CALLS,
+	       most - before);
+	CHECK_IS(thing_ref_put(&t), 0);
+	check_left(NODES);
+}
+
 static int test_main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "faults";
@@ -595,6 +667,8 @@ static int test_main(int argc, char **argv)
 	if (!strcmp(what, "faults")) {
 		CHECK_RUN(every_allocation);
 		CHECK_RUN(no_leak);
+	} else if (!strcmp(what, "flood")) {
+		CHECK_RUN(flood);
 	} else {
 		CHECK_RUN(full_heap);
 		CHECK_RUN(full_pool);
