@@ -245,8 +245,8 @@ static void death_body(void *arg)
 		return;
 	while (nu_client_node_dead(node) == -ENOMEM)
 		nu_sleep_us(RETRY_US);
+	resolve_doubts(); /* at once: what is still done for another death may wait for these */
 	nu_mutex_lock(&one_at_a_time);
-	resolve_doubts();
 	end_creations(node);
 	tell_all(node, 0);
 	tell_all(node, ++done);

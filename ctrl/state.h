@@ -130,7 +130,7 @@ struct nu_ctrl_proclet {
 	uint64_t location;
 	uint64_t bytes;		 /* of its heap, as last reported */
 	uint64_t reserved_bytes; /* booked at `moving_to`, or at `node` while NEW */
-	uint64_t asker; /* NEW: the proclet that creates it */
+	uint64_t asker;		 /* NEW: the proclet that creates it */
 	uint32_t slot;
 	uint16_t node;
 	uint16_t moving_to; /* NU_CTRL_NO_NODE16: it stays */
