@@ -332,11 +332,11 @@ static unsigned sysv_segments(unsigned nodes)
 /* Other programs' files come and go while we look; what our nodes leave would stay. */
 static void expect_no_litter(unsigned files_before, unsigned nodes)
 {
-	unsigned tries = 0;
+	unsigned tries = 0, files;
 
-	while (shm_files() > files_before && ++tries < 2000)
+	while ((files = shm_files()) > files_before && ++tries < 2000)
 		usleep(2000);
-	cr_expect_leq(shm_files(), files_before, "something was left in /dev/shm");
+	cr_expect_leq(files, files_before, "something was left in /dev/shm");
 	cr_expect_eq(sysv_segments(nodes), 0, "a System V segment was left");
 }
 
