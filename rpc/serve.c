@@ -163,26 +163,33 @@ free_thread:
 	return NULL;
 }
 
+/* Room for a message of *len_p bytes; of an answer at least for its status, with *len_p 0. */
+static struct nu_held *held_get(const struct nu_msg *msg, size_t *len_p)
+{
+	struct nu_held *h = malloc(sizeof(*h) + *len_p);
+
+	if (likely(h) || msg->type == NU_MSG_CALL)
+		return h;
+	*len_p = 0;
+	return nu_alloc_patiently(sizeof(*h));
+}
+
 int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len,
 		unsigned from)
 {
 	struct nu_held *h;
-	bool lost = false;
+	size_t kept = len;
 
 	/* Answers are as many as threads wait, and nobody would send one again. */
 	if (msg->type == NU_MSG_CALL && (p->nheld >= NU_HELD_MAX || p->held_bytes + len > NU_HELD_BYTES_MAX))
 		return -EAGAIN;
-	h = malloc(sizeof(*h) + len);
-	if (unlikely(!h) && msg->type != NU_MSG_CALL) {
-		h = nu_alloc_patiently(sizeof(*h));
-		lost = len > 0;
-		len = 0;
-	}
+	h = held_get(msg, &kept);
 	if (unlikely(!h))
 		return -ENOMEM;
 	h->msg = *msg;
-	if (lost)
+	if (kept < len)
 		h->msg.status = -ENOMEM;
+	len = kept;
 	h->from = from;
 	h->len_bytes = len;
 	if (len)
