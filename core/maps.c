@@ -17,6 +17,7 @@
 static atomic_uint used;
 static atomic_uint limit;	 /* 0: not looked yet */
 static atomic_uint system_limit; /* as the system says it, for messages */
+static atomic_bool said;	 /* that the limit is reached, since enough was given back */
 
 static long count_own(void)
 {
@@ -83,9 +84,12 @@ static int reserve(unsigned n, unsigned more)
 	if (likely(n <= max && before <= max - n))
 		return 0;
 	atomic_fetch_sub_explicit(&used, n, memory_order_relaxed);
-	nu_err("vm.max_map_count is %u, which leaves %u mappings for heaps and stacks: %u in use, %u more "
-	       "wanted",
-	       atomic_load_explicit(&system_limit, memory_order_relaxed), max, before, n);
+	/* A full node's heaps and stacks ask again and again. */
+	if (!atomic_exchange_explicit(&said, true, memory_order_relaxed))
+		nu_err("vm.max_map_count is %u, which leaves %u mappings for heaps and stacks: %u in use, %u "
+		       "more "
+		       "wanted",
+		       atomic_load_explicit(&system_limit, memory_order_relaxed), max, before, n);
 	return -ENOMEM;
 }
 
@@ -104,6 +108,8 @@ void nu_maps_release(unsigned n)
 	unsigned before = atomic_fetch_sub_explicit(&used, n, memory_order_relaxed);
 
 	NU_ASSERT(before >= n);
+	if (unlikely(atomic_load_explicit(&said, memory_order_relaxed)) && before - n < get_limit() / 8 * 7)
+		atomic_store_explicit(&said, false, memory_order_relaxed);
 }
 
 void nu_maps_stats(unsigned *used_p, unsigned *max_p)

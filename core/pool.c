@@ -652,6 +652,22 @@ static void put_large(struct nu_extent *e, struct nu_chunk *c)
 	}
 }
 
+/*
+ * Beyond the reserve the pages of what is given back go back to the system at once: its chunk cannot as long as anything
+ * else in it lives, and what lives long lies everywhere.
+ */
+static void drop_pages(const struct nu_block *b)
+{
+	struct nu_unit *u = b->chunk->units;
+
+	if (b->chunk->registered || nu_pool.backed_free_bytes < nu_pool.reserve_bytes ||
+	    madvise(b->chunk->base + ((size_t)b->at << NU_POOL_UNIT_SHIFT),
+		    (size_t)b->n << NU_POOL_UNIT_SHIFT, MADV_DONTNEED))
+		return;
+	for (unsigned i = b->at; i < b->at + b->n; i++)
+		u[i].backed = u[i].dirty = false;
+}
+
 static void put_block(struct nu_extent *e, struct nu_chunk *c)
 {
 	struct nu_block b = {c, (unsigned)(((char *)e->home - c->base) >> NU_POOL_UNIT_SHIFT),
@@ -659,8 +675,10 @@ static void put_block(struct nu_extent *e, struct nu_chunk *c)
 	bool whole = e->at == e->home || go_home(e);
 	struct nu_list idle;
 
-	if (whole)
+	if (whole) {
 		note_use(&b);
+		drop_pages(&b);
+	}
 	nu_lock_acquire(&nu_pool.lock);
 	if (whole)
 		nu_buddy_give(&b);

@@ -7,7 +7,6 @@
 #include "core/fault.h"
 #include "rpc/rpc_int.h"
 
-#define RETIRE_AGAIN_NS 5000000u
 #define ERRNO_MAX	4095
 #define ANEW_US		1000u
 #define SERVE_NO_MEMORY 1u /* serve_flags: the heap had no room for the span result */
@@ -269,23 +268,6 @@ void nu_reply_refuse(const struct nu_msg *call, int status, unsigned node, uint6
 		send_on(&msg, NULL, 0, call->origin);
 	else
 		nu_reply_on_message(&msg, NULL, 0, nu_node.self);
-}
-
-static void retire_body(void *arg)
-{
-	nu_rpc_ops.retire(arg);
-}
-
-static void retire_again(void *arg)
-{
-	nu_rpc_retire(arg);
-}
-
-void nu_rpc_retire(struct nu_proclet *p)
-{
-	if (likely(!nu_node_spawn(retire_body, p)) || !nu_timer_call(RETIRE_AGAIN_NS, retire_again, p))
-		return;
-	nu_err("proclet %#lx is never freed: neither a thread nor a timer for it", (unsigned long)p->id);
 }
 
 /* The serving thread's own clean-up, before it ends. */

@@ -495,6 +495,12 @@ static bool may_have_left(uintptr_t low)
 	return p && (p->state == NU_PROCLET_MOVING || p->state == NU_PROCLET_MOVED);
 }
 
+/* Whether there is a thread on it: else its control block may not even be mapped. */
+static bool is_taken(uintptr_t low)
+{
+	return atomic_load_explicit(&stacks.table[slot_index(low)], memory_order_acquire) == SLOT_HERE;
+}
+
 void nu_stack_returned(void *stack_top, uint64_t proclet)
 {
 	uintptr_t low = nu_stack_slot((void *)((uintptr_t)stack_top - 1));
@@ -514,7 +520,8 @@ void nu_stack_returned(void *stack_top, uint64_t proclet)
 	}
 	/* The destination runs a proclet's threads while we still take them out of our books: the control block may be
 	 * dropped already, but then it is noted who it was lent to. */
-	if ((*lent_to(low) != proclet && (t->proclet_id != proclet || !may_have_left(low))) ||
+	if (!is_taken(low) ||
+	    (*lent_to(low) != proclet && (t->proclet_id != proclet || !may_have_left(low))) ||
 	    !atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &here, SLOT_BACK))
 		nu_warn("stacks: %p came home but was not lent: ignored", stack_top);
 }

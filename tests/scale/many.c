@@ -6,8 +6,8 @@
  */
 #include "tests/scale/scale.h"
 
-#define WORKERS	  16
-#define NOTE_SIZE 100 /* what a call allocates */
+#define WORKERS	   16
+#define NOTE_SIZE  100	       /* what a call allocates */
 #define MEMORY_MAX (96u << 10) /* bytes of a node's memory for a proclet */
 
 /* ---- what there are so many of ---- */
@@ -60,7 +60,8 @@ static unsigned home_of(unsigned i)
 
 static int make(unsigned i)
 {
-	return cell_create(&(struct nu_options){.capacity_bytes = capacity, .node = NU_NODE(home_of(i))}, &cells[i]);
+	return cell_create(&(struct nu_options){.capacity_bytes = capacity, .node = NU_NODE(home_of(i))},
+			   &cells[i]);
 }
 
 static int fill(unsigned i)
@@ -82,7 +83,9 @@ static int look(unsigned i)
 
 	if (ret)
 		return ret;
-	return sum == NOTE_SIZE * (NOTE_SIZE - 1) / 2 && at == (int)((home_of(i) + 1) % nu_node_count()) ? 0 : -EIO;
+	return sum == NOTE_SIZE * (NOTE_SIZE - 1) / 2 && at == (int)((home_of(i) + 1) % nu_node_count())
+		       ? 0
+		       : -EIO;
 }
 
 static int drop(unsigned i)
@@ -131,7 +134,8 @@ static void round_of_all(void)
 		uint64_t bytes = f->rss_bytes + f->tables_bytes - s->rss_bytes - s->tables_bytes;
 
 		printf("node %u: %lu bytes a proclet\n", n, bytes / (ncells / nu_node_count()));
-		CHECK_MSG(bytes < MEMORY_MAX * (ncells / nu_node_count()), "more than %u bytes a proclet", MEMORY_MAX);
+		CHECK_MSG(bytes < MEMORY_MAX * (ncells / nu_node_count()), "more than %u bytes a proclet",
+			  MEMORY_MAX);
 	}
 	if (nu_node_count() > 1)
 		each("moved", move);

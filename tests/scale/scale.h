@@ -8,10 +8,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#define SCALE_NODES_MAX	 256
-#define SCALE_LEFT_US	 (20u * 1000 * 1000)
-#define SCALE_RSS_SLACK	 (64ul << 20) /* what the pool keeps in reserve, stacks that keep their pages, the C library */
-#define SCALE_MAPS_SLACK 1024	      /* stacks stay mapped */
+#define SCALE_NODES_MAX 256
+#define SCALE_LEFT_US	(20u * 1000 * 1000)
+#define SCALE_RSS_SLACK                                                                                      \
+	(64ul << 20) /* what the pool keeps in reserve, stacks that keep their pages, the C library */
+#define SCALE_MAPS_SLACK 1024 /* stacks stay mapped */
 
 NU_STRUCT(scale_figures, val(uint64_t, rss_bytes), val(uint64_t, tables_bytes), val(uint64_t, mappings),
 	  val(uint64_t, present), val(uint64_t, notes), val(uint64_t, arriving), val(uint64_t, held),
@@ -142,12 +143,14 @@ static void scale_nothing_left(void)
 		const struct scale_figures *f = &scale_now[n], *s = &scale_start[n];
 
 		CHECK_MSG(!scale_is_left(n),
-			  "node %u: %lu proclets (%lu at the start), %lu notes, %lu arriving, %lu held, %lu stacks lent",
+			  "node %u: %lu proclets (%lu at the start), %lu notes, %lu arriving, %lu held, %lu "
+			  "stacks lent",
 			  n, f->present, s->present, f->notes, f->arriving, f->held, f->lent);
-		CHECK_MSG(f->mappings < s->mappings + SCALE_MAPS_SLACK, "node %u: %lu mappings, %lu at the start", n,
-			  f->mappings, s->mappings);
-		CHECK_MSG(f->rss_bytes < s->rss_bytes + SCALE_RSS_SLACK, "node %u: RSS %lu MiB, %lu at the start", n,
-			  f->rss_bytes >> 20, s->rss_bytes >> 20);
+		CHECK_MSG(f->mappings < s->mappings + SCALE_MAPS_SLACK,
+			  "node %u: %lu mappings, %lu at the start", n, f->mappings, s->mappings);
+		CHECK_MSG(f->rss_bytes < s->rss_bytes + SCALE_RSS_SLACK,
+			  "node %u: RSS %lu MiB, %lu at the start", n, f->rss_bytes >> 20,
+			  s->rss_bytes >> 20);
 	}
 }
 
