@@ -196,8 +196,9 @@ NU_API int nu_future_wait(struct nu_future *f);
  *               int C_name_async(struct C_ref, args..., struct C_name_future *f)
  *               int C_name_wait(struct C_name_future *f, T *result_p)
  * No result_p with none. They return 0 or what became of the call: -ESTALE no such proclet any more; -EHOSTDOWN its
- * node died, or one that had the call in its hands: nobody knows whether it ran; -ETIMEDOUT nobody knows whether it ran; -EMSGSIZE too large; -ENOMEM; -EDEADLK. What the
- * proclet is of another class: -EINVAL. What the method has to say is in *result_p, untouched on failure; strings, bytes, vectors and references are
+ * node died, or one that had the call in its hands: nobody knows whether it ran; -ETIMEDOUT nobody knows whether it ran;
+ * -EMSGSIZE too large; -ENOMEM no memory for it here or there, or for its result; -EDEADLK; -EINVAL the proclet is of
+ * another class. What the method has to say is in *result_p, untouched on failure; strings, bytes, vectors and references are
  * handed out by the first wait only. Context: a proclet's thread; they switch.
  */
 #define NU_METHOD(C, name, R, ...)                                                                           \

@@ -167,8 +167,8 @@ int nu_thread_join(struct nu_thread *t)
 
 	if (t == self)
 		return -EDEADLK;
-	/* One that was joined has given its stack back: it may be anybody's. */
-	if (!self || !nu_thread_is_here(t) || t->proclet != self->proclet)
+	/* One that was joined has given its stack back: it may be anybody's. The node joins the destructors of others. */
+	if (!self || !nu_thread_is_here(t) || (t->proclet != self->proclet && self->proclet->heap))
 		return -EINVAL;
 	nu_preempt_point();
 	nu_lock_acquire(&t->join_lock);
