@@ -160,7 +160,7 @@ bool nu_buddy_take(unsigned order, enum nu_take how, struct nu_block *b_p)
 		u = pick_within(order);
 	if (!u)
 		u = pick(order, false);
-	if (!u && how == NU_TAKE_ANY)
+	if (!u && how == NU_TAKE_LAST)
 		u = pick(order, true);
 	if (!u)
 		return false;

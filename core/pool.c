@@ -456,18 +456,22 @@ static int get_block(size_t len, bool zero, bool prefault, void **home_p)
 {
 	unsigned order = (unsigned)__builtin_ctzl(len >> NU_POOL_UNIT_SHIFT);
 	struct nu_block b;
+	/* With a device all of a chunk is backed from the beginning. */
+	enum nu_take how = prefault ? NU_TAKE_BACKED : nu_pool.ops ? NU_TAKE_LAST : NU_TAKE_ANY;
 	bool taken;
-	int err;
+	int err = 0;
 
 	for (;;) {
 		nu_lock_acquire(&nu_pool.lock);
-		taken = nu_buddy_take(order, prefault ? NU_TAKE_BACKED : NU_TAKE_ANY, &b);
+		taken = nu_buddy_take(order, how, &b);
 		nu_lock_release(&nu_pool.lock);
 		if (taken)
 			break;
-		err = grow();
 		if (err)
 			return err;
+		err = grow();
+		if (err && how == NU_TAKE_ANY)
+			how = NU_TAKE_LAST;
 	}
 	err = block_prepare(&b, zero, prefault);
 	if (err) {

@@ -57,7 +57,8 @@ extern struct nu_pool nu_pool;
 
 enum nu_take {
 	NU_TAKE_BACKED, /* as much of it backed as can be had */
-	NU_TAKE_ANY,	/* leaves backed memory to those who want it */
+	NU_TAKE_ANY,	/* leaves the reserve to those who want it: it would be backed again, until all of the pool is */
+	NU_TAKE_LAST,	/* takes that, too */
 	NU_TAKE_FILL,	/* not all backed, next to what is: for filling up the reserve */
 };
 

@@ -160,8 +160,11 @@ Test(pool, splits_and_merges)
 	for (int i = 0; i < N; i += 2)
 		nu_extent_put(&e[i]);
 	cr_expect_eq(stats().chunks, 1);
-	whole = get(2 * NU_MIB, false, false);
+	whole = get(2 * NU_MIB, false, true); /* what arrives has the reserve, what grows does not */
 	cr_expect_eq(stats().chunks, 1);
+	more = get(64 * NU_KIB, false, false);
+	cr_expect_eq(stats().chunks, 2);
+	nu_extent_put(&more);
 	nu_extent_put(&whole);
 }
 
