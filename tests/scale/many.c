@@ -2,7 +2,7 @@
 /*
  * Tens of thousands of proclets: made, called, moved, looked at and freed, twice over, and then nothing of them is left.
  *
- * usage: many PER_NODE [CAPACITY_MIB]
+ * usage: many PER_NODE [CAPACITY_MIB [ROUNDS_MORE [MOVE_ONE_IN]]]
  */
 #include "tests/scale/scale.h"
 
@@ -50,6 +50,7 @@ uint64_t cell_do_sum(struct cell *c)
 static struct cell_ref *cells;
 static unsigned ncells;
 static size_t capacity;
+static unsigned move_one_in = 1;
 static _Atomic unsigned next, failed;
 static struct nu_waitgroup busy;
 
@@ -71,9 +72,14 @@ static int fill(unsigned i)
 	return ret ? ret : status;
 }
 
+static unsigned goal_of(unsigned i)
+{
+	return i / nu_node_count() % move_one_in ? home_of(i) : (home_of(i) + 1) % nu_node_count();
+}
+
 static int move(unsigned i)
 {
-	return check_move(cells[i].ref, (home_of(i) + 1) % nu_node_count());
+	return goal_of(i) == home_of(i) ? 0 : check_move(cells[i].ref, goal_of(i));
 }
 
 static int look(unsigned i)
@@ -83,9 +89,7 @@ static int look(unsigned i)
 
 	if (ret)
 		return ret;
-	return sum == NOTE_SIZE * (NOTE_SIZE - 1) / 2 && at == (int)((home_of(i) + 1) % nu_node_count())
-		       ? 0
-		       : -EIO;
+	return sum == NOTE_SIZE * (NOTE_SIZE - 1) / 2 && at == (int)goal_of(i) ? 0 : -EIO;
 }
 
 static int drop(unsigned i)
@@ -119,7 +123,8 @@ static void each(const char *what, int (*fn)(unsigned i))
 		CHECK_IS(nu_thread_spawn(worker_body, NULL, NULL), 0);
 	nu_waitgroup_wait(&busy);
 	CHECK_MSG(!failed, "%s: %u of %u failed", what, failed, ncells);
-	printf("%-8s %9.0f/s\n", what, ncells * 1e6 / (double)(nu_now_us() - begin + 1));
+	printf("%-9s %9.0f/s\n", what,
+	       (fn == move ? ncells / move_one_in : ncells) * 1e6 / (double)(nu_now_us() - begin + 1));
 	fflush(stdout);
 }
 
@@ -158,6 +163,8 @@ static int many_main(int argc, char **argv)
 {
 	ncells = (argc > 1 ? (unsigned)atoi(argv[1]) : 1024) * nu_node_count();
 	capacity = (argc > 2 ? (size_t)atoi(argv[2]) : 1) << 20;
+	if (argc > 4 && atoi(argv[4]) > 0)
+		move_one_in = (unsigned)atoi(argv[4]);
 	cells = calloc(ncells, sizeof(*cells));
 	if (!cells || scale_begin())
 		return 1;

@@ -12,7 +12,7 @@
 #define SCALE_LEFT_US	(20u * 1000 * 1000)
 #define SCALE_RSS_SLACK                                                                                      \
 	(64ul << 20) /* what the pool keeps in reserve, stacks that keep their pages, the C library */
-#define SCALE_MAPS_SLACK 1024 /* stacks stay mapped */
+#define SCALE_MAPS_SLACK 2048 /* free stacks that stay mapped */
 
 NU_STRUCT(scale_figures, val(uint64_t, rss_bytes), val(uint64_t, tables_bytes), val(uint64_t, mappings),
 	  val(uint64_t, present), val(uint64_t, notes), val(uint64_t, arriving), val(uint64_t, held),
