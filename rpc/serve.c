@@ -168,10 +168,11 @@ static struct nu_held *held_get(const struct nu_msg *msg, size_t *len_p)
 {
 	struct nu_held *h = malloc(sizeof(*h) + *len_p);
 
-	if (likely(h) || msg->type == NU_MSG_CALL)
-		return h;
-	*len_p = 0;
-	return nu_alloc_patiently(sizeof(*h));
+	if (!h && msg->type != NU_MSG_CALL) {
+		*len_p = 0;
+		h = nu_alloc_patiently(sizeof(*h));
+	}
+	return h;
 }
 
 int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len,

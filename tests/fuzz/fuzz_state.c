@@ -63,12 +63,11 @@ static void lists(struct in *in)
 	}
 }
 
-static void operate(struct in *in)
+static void operate_on_nodes(struct in *in)
 {
-	uint64_t new_id = 0, location = 0, bytes, holders[NU_CTRL_NODE_WORDS], which;
-	unsigned at = 0, n;
+	unsigned n;
 
-	switch (in_u8(in) % 18) {
+	switch (in_u8(in) % 4) {
 	case 0:
 		n = node(in);
 		(void)!nu_ctrl_node_join(&c, n, in_u8(in), in_number(in) * NU_MIB);
@@ -81,9 +80,20 @@ static void operate(struct in *in)
 		if (in_u8(in) < 64)
 			(void)!nu_ctrl_node_dead(&c, node(in));
 		break;
-	case 3:
+	default:
 		n = node(in);
 		(void)!nu_ctrl_set_state(&c, n, (enum nu_node_state)(in_u8(in) % 5));
+	}
+}
+
+static void operate(struct in *in)
+{
+	uint64_t new_id = 0, location = 0, bytes, holders[NU_CTRL_NODE_WORDS], which;
+	unsigned at = 0, n;
+
+	switch (in_u8(in) % 18) {
+	case 0 ... 3:
+		operate_on_nodes(in);
 		break;
 	case 4 ... 6:
 		bytes = in_number(in);

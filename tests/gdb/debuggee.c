@@ -146,6 +146,5 @@ static int debuggee_main(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	return nu_run(argc, argv, debuggee_main,
-		      &(const struct nu_run_options){.writable_globals = true});
+	return nu_run(argc, argv, debuggee_main, &(const struct nu_run_options){.writable_globals = true});
 }

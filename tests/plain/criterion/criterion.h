@@ -70,7 +70,7 @@ void cr_redirect_stderr(void);
 /* A message may follow, as printf() takes it; it begins with a string literal. */
 #define PLAIN_CHECK(fatal, cond, text, ...)                                                                  \
 	do {                                                                                                 \
-		if ((cond))                                                                                   \
+		if ((cond))                                                                                  \
 			break;                                                                               \
 		plain_failed(__FILE__, __LINE__, text, " " __VA_ARGS__);                                     \
 		if (fatal)                                                                                   \
