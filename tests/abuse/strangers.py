@@ -17,7 +17,9 @@ import time
 
 launch, ctl, serve = sys.argv[1:4]
 passed = failed = 0
-ASK, ANSWER = 13, 14
+TYPES = re.findall(r"^\s+(NU_BOOT_\w+)[ ,]", re.search(r"enum nu_boot_type \{(.*?)\};", open(os.path.join(
+    os.path.dirname(os.path.realpath(__file__)), "../../ctrl/boot_proto.h")).read(), re.S).group(1), re.M)
+ASK, ANSWER = TYPES.index("NU_BOOT_ASK") + 1, TYPES.index("NU_BOOT_ANSWER") + 1
 UCX_MAGIC = struct.pack("<Q", 0xCAFEBABE12345678)  # what UCX's TCP transport begins a connection with
 
 
@@ -193,7 +195,10 @@ def operators(tmp):
     silent = [connect(job) for _ in range(40)]  # more than there are places
     half = [connect(job) for _ in range(4)]
     for s in half:
-        s.sendall(frame(ASK, b"nodes")[:11])
+        try:
+            s.sendall(frame(ASK, b"nodes")[:11])
+        except OSError:
+            pass  # it has made room for another already
     took = job.works("operator: silent clients")
     check(took < 10, f"operator: {took:.1f} s behind silent clients")
     for payload in (frame(ASK, b"", 0xffffffff), frame(ASK, b"", 4097), frame(99, b"x"), frame(ANSWER, b"1"),
