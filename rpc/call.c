@@ -46,7 +46,7 @@ static void arm(struct nu_thread *t, struct call *c)
 	t->wait_status = 0;
 	t->wait_done = 0;
 	nu_wake_arm(t);
-	t->wait_seq = next_seq();
+	nu_wait_seq_set(t, next_seq());
 }
 
 static bool answered(void *arg)
@@ -69,7 +69,7 @@ static int wait_answer(struct nu_thread *t, enum nu_wait wait)
 		if (!t->wait_done)
 			t->wait_status = -ETIMEDOUT; /* whether it ran, nobody knows */
 	}
-	t->wait_seq = 0;
+	nu_wait_seq_set(t, 0);
 	nu_lock_release(&p->lock);
 	return t->wait_status;
 }
@@ -172,7 +172,7 @@ static int call_here(struct nu_thread *t, struct call *c, struct nu_proclet *p, 
 	nu_thread_claim(callee);
 	nu_lock_release(&p->lock);
 	nu_thread_handoff(callee, NU_WAIT_REPLY_LOCAL);
-	t->wait_seq = 0;
+	nu_wait_seq_set(t, 0);
 	return after_answer(t, c, t->wait_status);
 }
 
@@ -188,7 +188,7 @@ static int call_held(struct nu_thread *t, struct call *c, struct nu_proclet *p, 
 	err = nu_held_add(p, &msg, packed, len, nu_node.self);
 	nu_lock_release(&p->lock);
 	if (err) {
-		t->wait_seq = 0;
+		nu_wait_seq_set(t, 0);
 		if (err != -EAGAIN)
 			return err;
 		back_off(t, c);
@@ -213,7 +213,7 @@ static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const
 	fill_msg(&msg, t, c, len, node);
 	err = nu_wire_send(node, &msg, &part, len ? 1 : 0);
 	if (err) {
-		t->wait_seq = 0;
+		nu_wait_seq_set(t, 0);
 		if (msg.cls == NU_CLASS_CALL)
 			nu_wire_uncredit(node, len);
 		return err == -EHOSTDOWN && msg.cls == NU_CLASS_CALL ? TRY_AGAIN : err;

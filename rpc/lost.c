@@ -45,10 +45,10 @@ static void collect(struct nu_proclet *p, void *arg)
 		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
 
 		/* What nodes ask of each other and of the controller goes straight there and back. */
-		if (!t->wait_seq || t->wait_done || (!p->heap && is_of_a_node(t->wait_target)))
+		if (!nu_wait_seq(t) || t->wait_done || (!p->heap && is_of_a_node(t->wait_target)))
 			continue;
 		if (all->n < all->cap)
-			all->w[all->n] = (struct waiting){(uint64_t)t, t->wait_seq, p->id, t->wait_target};
+			all->w[all->n] = (struct waiting){(uint64_t)t, nu_wait_seq(t), p->id, t->wait_target};
 		all->n++;
 	}
 	nu_lock_release(&p->lock);
@@ -93,7 +93,7 @@ static struct nu_thread *find(const struct waiting *w, struct nu_proclet **p_p)
 	nu_lock_acquire(&p->lock);
 	if (p->id == w->caller && !p->frozen &&
 	    (p->state == NU_PROCLET_PRESENT || p->state == NU_PROCLET_DYING) && nu_thread_is_here(t) &&
-	    t->proclet == p && t->wait_seq == w->seq && !t->wait_done) {
+	    t->proclet == p && nu_wait_seq(t) == w->seq && !t->wait_done) {
 		*p_p = p;
 		return t;
 	}
@@ -143,7 +143,7 @@ static void fail_calls_of(struct nu_proclet *p, void *arg)
 	nu_list_for_each (l, &p->threads) {
 		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
 
-		if (!p->frozen && t->wait_seq && !t->wait_done && nu_id_is_node(t->wait_target, &to) &&
+		if (!p->frozen && nu_wait_seq(t) && !t->wait_done && nu_id_is_node(t->wait_target, &to) &&
 		    to == node)
 			fail_wait(t);
 	}

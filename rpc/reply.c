@@ -87,7 +87,7 @@ static struct nu_thread *answer(struct nu_proclet *caller, const struct nu_msg *
 {
 	struct nu_thread *w = (struct nu_thread *)msg->thread;
 
-	if (!msg->seq || !nu_thread_is_here(w) || w->proclet != caller || w->wait_seq != msg->seq ||
+	if (!msg->seq || !nu_thread_is_here(w) || w->proclet != caller || nu_wait_seq(w) != msg->seq ||
 	    w->wait_done)
 		return NULL; /* its deadline has passed, or a peer's bad word */
 	if (unlikely(msg->type == NU_MSG_REPLY && msg->method != (uint64_t)w->wait_method)) {

@@ -32,6 +32,16 @@ struct nu_out {
 
 extern struct nu_rpc_ops nu_rpc_ops;
 
+/* What a thread waits for. Set without a lock, after what an answer needs; read by cores that bring an answer. */
+static inline uint64_t nu_wait_seq(const struct nu_thread *t)
+{
+	return __atomic_load_n(&t->wait_seq, __ATOMIC_ACQUIRE);
+}
+static inline void nu_wait_seq_set(struct nu_thread *t, uint64_t seq)
+{
+	__atomic_store_n(&t->wait_seq, seq, __ATOMIC_RELEASE);
+}
+
 /* serve.c */
 void nu_serve_on_call(const struct nu_msg *msg, const void *payload, size_t len, unsigned from);
 /* A linked thread of @p (lock held) that will serve @m with @args; NULL and *err_p when it cannot. Not yet runnable. */

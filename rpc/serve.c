@@ -29,7 +29,7 @@ static void on_hint(const struct nu_msg *msg, const void *payload, size_t len, u
 		return;
 	nu_lock_acquire(&caller->lock);
 	if (caller->state == NU_PROCLET_PRESENT && !caller->frozen && nu_thread_is_here(t) &&
-	    t->proclet == caller && t->wait_seq == msg->seq)
+	    t->proclet == caller && nu_wait_seq(t) == msg->seq)
 		t->wait_dest = (uint32_t)msg->extra[0]; /* whose death would be the call's */
 	nu_lock_release(&caller->lock);
 }

@@ -326,7 +326,7 @@ static void on_crash(int signo, siginfo_t *info, void *frame)
 /* A handler of the program or of a library of its own stays. UCX sets one in its constructor, which knows no proclets. */
 static bool is_replaced(const struct sigaction *old)
 {
-	struct nu_symbol s;
+	struct nu_symbol s __attribute__((unused)); /* under AddressSanitizer */
 
 	if (old->sa_handler == SIG_DFL || old->sa_handler == SIG_IGN)
 		return true;
