@@ -119,6 +119,7 @@ int nu_segments_init(struct nu_segments *s)
 		s->free_units += 1u << order;
 		at += 1u << order;
 	}
+	s->units = s->free_units;
 	return 0;
 }
 

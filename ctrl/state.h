@@ -79,7 +79,7 @@ struct nu_segments {
 	struct nu_ctrl_map by_start;
 	uint32_t free_heads[NU_SEG_MAX_ORDER + 1];
 	uint32_t orders_free; /* bit k: a free block of order k exists */
-	uint64_t free_units;
+	uint64_t units, free_units; /* all, and of these free */
 	uint32_t nblocks;
 };
 /* All of the region but the controller's segment, the main proclet's and the nodes' own. -ENOMEM. */

@@ -154,8 +154,7 @@ int nu_ctrl_check(const struct nu_ctrl *c)
 		return -EIO;
 	}
 	ret = check_nodes(c, &s);
-	if (!ret && s.used_units + c->segments.free_units !=
-			    NU_SEG_NODE(0) - NU_SEG_MAIN - (NU_GIB >> NU_SEG_UNIT_SHIFT)) {
+	if (!ret && s.used_units + c->segments.free_units != c->segments.units) {
 		nu_err("controller: %llu MiB of segments are used, %llu free",
 		       (unsigned long long)s.used_units, (unsigned long long)c->segments.free_units);
 		return -EIO;

@@ -218,13 +218,14 @@ void nu_conn_post(struct wire_core *wc, struct nu_conn *c, struct nu_buf *b)
 void nu_wire_sent(struct nu_buf *b, int err)
 {
 	struct nu_conn *c = b->conn;
+	void *ep = b->ep;
 
 	b->busy = false;
 	if (b->dropped)
 		nu_buf_put(&nu_wire_cores[b->core], b);
 	else if (c->state == CONN_UP && c->unsent)
 		nu_conn_dirty(c);
-	if (unlikely(err) && b->ep == c->ep)
+	if (unlikely(err) && ep == c->ep)
 		nu_conn_break(c, err);
 }
 

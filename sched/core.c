@@ -11,7 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define STOP_NS_MAX 2000000000u /* that a core may take to leave */
+#define STOP_S_MAX 2 /* that a core may take to leave */
 
 #ifdef __clang__
 #define NOINLINE __attribute__((noinline))
@@ -432,15 +432,15 @@ static unsigned core_zero(void)
 	return 0;
 }
 
-/* Waits for @c's kernel thread, not for ever: its thread may be in a system call. */
-static int core_join(struct nu_core *c, uint64_t deadline_ns)
+/* Waits for @c's kernel thread, not for ever: its thread may be in a system call. By the clock of the day, since
+ * ThreadSanitizer does not know pthread_clockjoin_np(). */
+static int core_join(struct nu_core *c, const struct timespec *until)
 {
-	struct timespec until = {(time_t)(deadline_ns / 1000000000), (long)(deadline_ns % 1000000000)};
 	struct nu_thread *t;
 
 	if (!c->has_kthread)
 		return 0;
-	if (!pthread_clockjoin_np(c->pthread, NULL, CLOCK_MONOTONIC, &until)) {
+	if (!pthread_timedjoin_np(c->pthread, NULL, until)) {
 		c->has_kthread = false;
 		return 0;
 	}
@@ -454,15 +454,17 @@ static int core_join(struct nu_core *c, uint64_t deadline_ns)
 
 int nu_sched_stop(void)
 {
-	uint64_t deadline_ns = nu_mono_ns() + STOP_NS_MAX;
+	struct timespec until;
 	int err = 0;
 
 	NU_ASSERT(!nu_on_core());
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += STOP_S_MAX;
 	atomic_store(&nu_sched.stop, true);
 	for (unsigned i = 0; i < nu_sched.ncores; i++)
 		nu_core_kick(nu_sched.cores[i]);
 	for (unsigned i = 0; i < nu_sched.ncores && !err; i++)
-		err = core_join(nu_sched.cores[i], deadline_ns);
+		err = core_join(nu_sched.cores[i], &until);
 	if (err)
 		return err;
 	nu_preempt_fini();
