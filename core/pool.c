@@ -663,8 +663,12 @@ static void put_large(struct nu_extent *e, struct nu_chunk *c)
 static void drop_pages(const struct nu_block *b)
 {
 	struct nu_unit *u = b->chunk->units;
+	bool wanted;
 
-	if (b->chunk->registered || nu_pool.backed_free_bytes < nu_pool.reserve_bytes ||
+	nu_lock_acquire(&nu_pool.lock);
+	wanted = nu_pool.backed_free_bytes < nu_pool.reserve_bytes;
+	nu_lock_release(&nu_pool.lock);
+	if (b->chunk->registered || wanted ||
 	    madvise(b->chunk->base + ((size_t)b->at << NU_POOL_UNIT_SHIFT),
 		    (size_t)b->n << NU_POOL_UNIT_SHIFT, MADV_DONTNEED))
 		return;

@@ -2,6 +2,12 @@
 /* The memory under a proclet: extents of the pool, in a row from the segment's base. */
 #include "core/core.h"
 
+/* Counters look without a lock. */
+static void set_mapped(struct nu_proclet *p, size_t len_bytes)
+{
+	__atomic_store_n(&p->mapped_bytes, len_bytes, __ATOMIC_RELAXED);
+}
+
 static void *base_of(const struct nu_proclet *p)
 {
 	return nu_seg_addr(nu_id_seg(p->id));
@@ -64,7 +70,7 @@ int nu_proclet_map(void *proclet, size_t want_bytes, size_t *mapped_p)
 			p->nextents--;
 			return ret;
 		}
-		p->mapped_bytes += e->len_bytes;
+		set_mapped(p, p->mapped_bytes + e->len_bytes);
 	}
 	*mapped_p = p->mapped_bytes;
 	return 0;
@@ -89,13 +95,13 @@ int nu_proclet_reserve(struct nu_proclet *p, size_t len_bytes)
 
 int nu_proclet_install(struct nu_proclet *p)
 {
-	p->mapped_bytes = 0;
+	set_mapped(p, 0);
 	for (unsigned i = 0; i < p->nextents; i++) {
 		int ret = nu_extent_install(&p->extents[i], (char *)base_of(p) + p->mapped_bytes);
 
 		if (ret)
 			return ret;
-		p->mapped_bytes += p->extents[i].len_bytes;
+		set_mapped(p, p->mapped_bytes + p->extents[i].len_bytes);
 	}
 	return 0;
 }
@@ -104,5 +110,5 @@ void nu_proclet_unmap(struct nu_proclet *p)
 {
 	while (p->nextents)
 		nu_extent_put(&p->extents[--p->nextents]);
-	p->mapped_bytes = 0;
+	set_mapped(p, 0);
 }

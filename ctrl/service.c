@@ -88,7 +88,7 @@ static void count_one(struct nu_proclet *p, void *arg)
 
 	if (p->head && p->state != NU_PROCLET_MOVED) {
 		s->proclets_now++;
-		s->heap_bytes_now += p->mapped_bytes;
+		s->heap_bytes_now += __atomic_load_n(&p->mapped_bytes, __ATOMIC_RELAXED);
 	}
 }
 
