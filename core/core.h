@@ -219,6 +219,8 @@ struct nu_node {
 	size_t mem_bytes; /* budget for heaps */
 	pid_t pids[NU_MAX_NODES];
 	uint8_t cores_of[NU_MAX_NODES];
+	unsigned hosts;		       /* 1: all nodes are on this machine */
+	uint8_t host_of[NU_MAX_NODES]; /* pids of nodes on other hosts mean nothing here */
 	atomic_bool dead[NU_MAX_NODES];
 	atomic_bool any_dead;
 	atomic_ulong deaths_done; /* deaths that all of this node's proclets have been looked through for */

@@ -136,6 +136,7 @@ void nu_node_defaults(struct nu_node *n)
 	n->mem_bytes = (size_t)((limit < mem ? limit : mem) / 2);
 	n->pids[0] = getpid();
 	n->cores_of[0] = (uint8_t)n->cores;
+	n->hosts = 1;
 	n->incarnation = 1;
 }
 

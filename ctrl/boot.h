@@ -11,6 +11,8 @@ struct nu_boot_options { /* from nu_launch through the environment and the socke
 	unsigned cores;
 	size_t mem_bytes;
 	char reader[16], transport[64];
+	char rdma[256];	  /* nu_rdma_options_parse() */
+	char address[64]; /* numeric; where other hosts reach this one; "": there are none */
 	uint8_t secret[32];
 };
 extern struct nu_boot_options nu_boot_options;

@@ -241,9 +241,11 @@ static void seed_run(int fd)
 			  "cannot be forked",
 			  (unsigned)st.st_nlink - 3);
 	hello.reader[sizeof(hello.reader) - 1] = hello.transport[sizeof(hello.transport) - 1] = '\0';
+	hello.rdma[sizeof(hello.rdma) - 1] = '\0';
 	nu_boot_options.cores = hello.cores;
 	memcpy(nu_boot_options.reader, hello.reader, sizeof(hello.reader));
 	memcpy(nu_boot_options.transport, hello.transport, sizeof(hello.transport));
+	memcpy(nu_boot_options.rdma, hello.rdma, sizeof(hello.rdma));
 	memcpy(nu_boot_options.secret, hello.secret, sizeof(hello.secret));
 
 	pids[0] = getpid();
@@ -304,7 +306,7 @@ static void __attribute__((constructor(103))) nu_boot_constructor(void)
 		alone();
 		return;
 	}
-	if (sscanf(env, "1:%d%n", &fd, &used) != 1 || env[used] || fd < 3 || fstat(fd, &st) ||
+	if (sscanf(env, "2:%d%n", &fd, &used) != 1 || env[used] || fd < 3 || fstat(fd, &st) ||
 	    !S_ISSOCK(st.st_mode)) {
 		fprintf(stderr,
 			"nu: " NU_BOOT_ENV "=%s names no socket of a nu_launch of this version; something "

@@ -3,7 +3,7 @@
  * What nu_launch, the nodes and nu_ctl say to each other: framed messages on stream sockets of one machine. Only the C
  * library is needed here, so that the tools stay small.
  *
- * The launcher execs the program once, with NU_BOOT="1:FD" naming a socket; in it wait HELLO and, as ancillary data of
+ * The launcher execs the program once, with NU_BOOT="2:FD" naming a socket; in it wait HELLO and, as ancillary data of
  * FDS messages, three descriptors for each node: control socket, stdout pipe, stderr pipe. The constructor forks the
  * nodes, says FORKED, waits for RELEASE (the launcher then holds a pidfd of it) and exits; its exit hands the nodes to
  * the launcher, which says GO to each.
@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define NU_BOOT_ENV	  "NU_BOOT"
-#define NU_BOOT_VERSION	  1
+#define NU_BOOT_VERSION	  2
 #define NU_BOOT_NODES_MAX 256
 #define NU_BOOT_BLOB_MAX  (1u << 20)  /* one node's part of an exchange */
 #define NU_BOOT_TEXT_MAX  (16u << 20) /* an operator's answer; longer ones are cut */
@@ -54,6 +54,7 @@ struct nu_boot_hello {
 	uint64_t mem_bytes; /* 0: each node takes its part of what core/ found */
 	char reader[16];
 	char transport[64];
+	char rdma[256];
 	uint8_t secret[32];
 };
 

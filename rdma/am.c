@@ -111,4 +111,4 @@ static int am_read(unsigned peer, const struct nu_piece *pieces, unsigned npiece
 	return 0;
 }
 
-const struct nu_reader_ops nu_reader_am = {"am", am_probe, am_read};
+const struct nu_reader_ops nu_reader_am = {.name = "am", .probe = am_probe, .read = am_read};

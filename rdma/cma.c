@@ -106,4 +106,4 @@ static int cma_read(unsigned peer, const struct nu_piece *pieces, unsigned npiec
 	return peer_alive(peer) ? 0 : -EHOSTDOWN; /* else the pid may have been another's */
 }
 
-const struct nu_reader_ops nu_reader_cma = {"cma", cma_probe, cma_read};
+const struct nu_reader_ops nu_reader_cma = {.name = "cma", .probe = cma_probe, .read = cma_read};

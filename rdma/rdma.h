@@ -6,28 +6,96 @@
 
 #include "rpc/rpc.h"
 
-/* One piece of a pull: @len bytes of the peer at @remote into @local. */
+/*
+ * One piece of a pull: @len_bytes of the peer at @remote into @local. A reader with `by_offer` reads the pool's addresses
+ * (homes of extents, on both sides), with what the source has offered; the others read segment and stack addresses.
+ */
 struct nu_piece {
 	void *local;
 	uint64_t remote;
 	size_t len_bytes;
+	uint32_t rkey,
+		lane; /* by_offer alone: key of the remote memory, and the queue pair that it is good for */
 };
 
 /* A way to read a peer's memory. Chosen per pair of nodes, best first. reader.c */
 struct nu_reader_ops {
 	const char *name;
+	bool by_offer;
 	/* Whether node @peer can be read so. 0, or a negative errno with the reason in @why. */
 	int (*probe)(unsigned peer, char *why, size_t why_len);
-	/* Reads all pieces, or fails: -EHOSTDOWN the peer is gone, -EPERM, -EIO. Kernel thread may block in a system call
-	 * for the time of the copy. */
+	/* Reads all pieces, or fails: -EHOSTDOWN the peer is gone, -EPERM, -EIO; nothing is under way any more when it
+	 * returns. Thread context. cma: the kernel thread blocks for the time of the copy; others let threads run. */
 	int (*read)(unsigned peer, const struct nu_piece *pieces, unsigned npieces);
 };
-extern const struct nu_reader_ops nu_reader_cma, nu_reader_am;
+extern const struct nu_reader_ops nu_reader_cma, nu_reader_verbs, nu_reader_am;
 
-/* Probes the readers for each peer; @wanted: NULL or "auto", or a name. After peers' pids are known. */
+/* Probes the readers for each peer; @wanted: NULL or "auto", or a name. After every peer's card has been set. */
 int __must_check nu_reader_init(const char *wanted);
 int __must_check nu_reader_read(unsigned peer, const struct nu_piece *pieces, unsigned npieces);
 const char *nu_reader_name(unsigned peer);
+/* Whether this node reads @peer by what it offers. */
+bool nu_reader_by_offer(unsigned peer);
+
+/* ---- RDMA: options.c device.c verbs*.c, or verbs_stub.c where there is no libibverbs ---- */
+
+enum nu_rdma_windows { NU_WINDOWS_AUTO, NU_WINDOWS_ON, NU_WINDOWS_OFF };
+
+/* Zero (and gid_index -1) is the default of each; `nu_launch --rdma KEY=VALUE,...`. */
+struct nu_rdma_options {
+	char device[64];	 /* "" the best active one */
+	unsigned port;		 /* 0: the best active one */
+	int gid_index;		 /* -1: RoCE v2 with the node's address, else the best */
+	unsigned queue_pairs;	 /* per pair of nodes and direction; 0: 2 */
+	unsigned depth;		 /* READs under way on each; 0: what both devices can */
+	unsigned read_bytes;	 /* larger extents are split into READs of so much; 0: 1 MiB */
+	unsigned timeout, retry; /* IB spec: 4.096 us * 2^timeout; 0: 14 and 7 */
+	unsigned rnr_retry;	 /* 0: 7, which is for ever */
+	unsigned mtu;		 /* bytes; 0: the port's active one */
+	unsigned spin_us;	 /* a completion is polled for so long before the thread sleeps; 0: 50 */
+	enum nu_rdma_windows
+		windows; /* memory windows (type 2) for each offer; AUTO: where the device has them */
+};
+/* Reads "device=mlx5_0:1,gid=3,qps=2,depth=16,..." (also "" and NULL). -EINVAL with the reason in @why. options.c */
+int __must_check nu_rdma_options_parse(const char *text, struct nu_rdma_options *o, char *why,
+				       size_t why_len);
+
+/*
+ * Opens the device, makes the protection domain, listens for peers with rdmacm at @address (this host's, as text). Before
+ * nu_pool_init(), which gets nu_verbs_pool_ops. @key authenticates queue pairs. Errors: -ENODEV no device, or none that is
+ * active (the reason is logged); -ENOMEM RLIMIT_MEMLOCK, named. Any kernel thread. verbs.c
+ */
+int __must_check nu_verbs_open(const struct nu_rdma_options *o, const char *address, uint64_t key);
+/* After the last read: queue pairs, listener, regions, device. */
+void nu_verbs_close(void);
+extern const struct nu_pool_ops nu_verbs_pool_ops;
+/* What peers must know to connect (device, address, nonce); malloc'ed. -ENODEV: not open. */
+int __must_check nu_verbs_card(void **blob_p, size_t *len_p);
+/* @len 0: that peer has no device. -EBADMSG. */
+int __must_check nu_verbs_set_peer(unsigned node, const void *blob, size_t len);
+/* The peer is dead, or its reads must end: its queue pairs are torn down; when this returns it reads nothing any more. */
+void nu_verbs_peer_dead(unsigned node);
+
+/* What a source offers to a destination for the time of one migration. */
+struct nu_offer_piece {
+	uint64_t address; /* in the pool */
+	uint64_t len_bytes;
+	uint32_t rkey, lane;
+};
+/*
+ * Makes @len_bytes of @e's home readable for node @to; what came of it goes to @piece_p. Source, thread context, may block
+ * for as long as a queue pair to @to is being made. Errors: -EHOSTDOWN, -EHOSTUNREACH, -ENOMEM.
+ */
+int __must_check nu_verbs_offer(unsigned to, const struct nu_extent *e, size_t len_bytes,
+				struct nu_offer_piece *piece_p);
+/* Its end, whether or not it was read: @to cannot read it by this any more where the device has windows. */
+void nu_verbs_withdraw(unsigned to, const struct nu_offer_piece *piece);
+
+/* What the engine has done; for benchmarks. */
+struct nu_verbs_counts {
+	uint64_t reads_posted, read_bytes, completions, polls, sleeps, connects, broken, windows_bound;
+};
+void nu_verbs_counts(struct nu_verbs_counts *c_p);
 
 struct nu_move_ops {
 	/* Names the destination's number and records the move in flight; checks that it may happen. Thread context. */

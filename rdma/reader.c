@@ -50,6 +50,11 @@ int nu_reader_read(unsigned peer, const struct nu_piece *pieces, unsigned npiece
 	return chosen[peer]->read(peer, pieces, npieces);
 }
 
+bool nu_reader_by_offer(unsigned peer)
+{
+	return peer < NU_MAX_NODES && chosen[peer] && chosen[peer]->by_offer;
+}
+
 const char *nu_reader_name(unsigned peer)
 {
 	return peer < NU_MAX_NODES && chosen[peer] ? chosen[peer]->name : "none";

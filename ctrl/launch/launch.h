@@ -99,7 +99,7 @@ bool relay_may_read(const struct relay *r);
 struct options {
 	unsigned nodes, cores;
 	size_t mem_bytes;
-	char reader[16], transport[64];
+	char reader[16], transport[64], rdma[256];
 	bool keep_going, no_prefix;
 	double time_out_s; /* 0: none */
 	char **argv;

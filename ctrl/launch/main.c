@@ -80,7 +80,8 @@ static void help(void)
 	       "(processors / N, here %u "
 	       "/ N)\n"
 	       "  -m, --mem SIZE      each node's budget for heaps: 512M, 4G (half of memory / N)\n"
-	       "  -r, --reader R      how heaps are read when they move: auto, cma, am (auto)\n"
+	       "  -r, --reader R      how heaps are read when they move: auto, cma, verbs, am (auto)\n"
+	       "      --rdma LIST     KEY=VALUE,... of the RDMA reader: see nu_launch(1)\n"
 	       "  -t, --transport T   shm, tcp, or a list as for UCX_TLS (auto)\n"
 	       "  -k, --keep-going    a node's death does not end the job, unless it is node 0's (it does)\n"
 	       "  -T, --time-out S    end the job with status 124 after S seconds (no limit)\n"
@@ -144,6 +145,9 @@ static void take_option(int c, struct options *o)
 	case 't':
 		word("--transport", optarg, o->transport, sizeof(o->transport));
 		break;
+	case 'R':
+		word("--rdma", optarg, o->rdma, sizeof(o->rdma));
+		break;
 	case 'k':
 		o->keep_going = true;
 		break;
@@ -172,6 +176,7 @@ static void take_options(int argc, char **argv, struct options *o)
 		{"mem", required_argument, NULL, 'm'},
 		{"reader", required_argument, NULL, 'r'},
 		{"transport", required_argument, NULL, 't'},
+		{"rdma", required_argument, NULL, 'R'},
 		{"keep-going", no_argument, NULL, 'k'},
 		{"time-out", required_argument, NULL, 'T'},
 		{"no-prefix", no_argument, NULL, 'p'},

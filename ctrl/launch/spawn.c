@@ -91,6 +91,7 @@ static bool send_start(int fd, const struct options *o, const struct theirs *t)
 	_Static_assert(sizeof(m) == sizeof(m.head) + sizeof(m.hello), "no padding between them");
 	memcpy(m.hello.reader, o->reader, sizeof(m.hello.reader));
 	memcpy(m.hello.transport, o->transport, sizeof(m.hello.transport));
+	memcpy(m.hello.rdma, o->rdma, sizeof(m.hello.rdma));
 	bool ok = getrandom(m.hello.secret, sizeof(m.hello.secret), 0) == (ssize_t)sizeof(m.hello.secret) &&
 		  send(fd, &m, sizeof(m), MSG_NOSIGNAL) == (ssize_t)sizeof(m);
 	explicit_bzero(m.hello.secret, sizeof(m.hello.secret));
