@@ -149,24 +149,29 @@ static enum outcome deliver(const struct nu_msg *msg, const void *data, size_t l
 	return o;
 }
 
-/* Where it was to go is dead: its caller may have moved on from there before. */
+/* Nobody here knows where the caller is, or where it was has died: the controller does, or knows that it has ended. */
 static void anew_body(void *arg)
 {
 	struct nu_held *h = arg;
 	uint64_t location;
-	unsigned node;
+	unsigned node, tries = 0;
+	int ret, err;
 
-	while (!nu_rpc_locate_anew(h->msg.target, &node, &location)) {
+	while (!(ret = nu_rpc_locate_anew(h->msg.target, &node, &location))) {
 		struct iovec part = {h->payload, h->len_bytes};
 
 		if (node == nu_node.self) {
 			nu_reply_on_message(&h->msg, h->payload, h->len_bytes, h->from);
 			break;
 		}
-		if (nu_wire_send(node, &h->msg, &part, h->len_bytes ? 1 : 0) != -EHOSTDOWN)
+		err = nu_wire_send(node, &h->msg, &part, h->len_bytes ? 1 : 0);
+		if (err == -EHOSTDOWN)
+			nu_sleep_us(ANEW_US); /* the controller will hear of it */
+		else if (!nu_rpc_again(err, &tries))
 			break;
-		nu_sleep_us(ANEW_US); /* the controller will hear of it */
 	}
+	if (ret)
+		nu_stat_add(nu_core_self(), NU_STAT_STALE_CALLS, 1);
 	free(h);
 }
 
@@ -198,11 +203,16 @@ static void send_on(const struct nu_msg *msg, const void *data, size_t len, unsi
 	struct iovec part = {(void *)data, len};
 	int err;
 
-	if (to >= nu_node.count || to == nu_node.self || on.hops == UINT8_MAX) {
-		nu_stat_add(nu_core_self(), NU_STAT_STALE_CALLS, 1); /* the caller is gone */
+	if (unlikely(on.hops == UINT8_MAX)) {
+		nu_stat_add(nu_core_self(), NU_STAT_STALE_CALLS, 1);
 		return;
 	}
 	on.hops++;
+	/* It has ended, or was about to arrive here and did not. */
+	if (unlikely(to >= nu_node.count || to == nu_node.self)) {
+		send_anew(&on, data, len);
+		return;
+	}
 	err = nu_wire_send(to, &on, &part, len ? 1 : 0);
 	if (unlikely(err == -ENOMEM)) {
 		/* The caller must hear of it: there is always room for a bare status. */
