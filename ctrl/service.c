@@ -86,10 +86,12 @@ static void count_one(struct nu_proclet *p, void *arg)
 {
 	struct nu_stats *s = arg;
 
+	nu_lock_acquire(&p->lock); /* its heap may just be going */
 	if (p->head && p->state != NU_PROCLET_MOVED) {
 		s->proclets_now++;
 		s->heap_bytes_now += __atomic_load_n(&p->mapped_bytes, __ATOMIC_RELAXED);
 	}
+	nu_lock_release(&p->lock);
 }
 
 static void stats_run(void *self, void *args, void *result, struct nu_out *out)

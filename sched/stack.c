@@ -495,35 +495,47 @@ static bool may_have_left(uintptr_t low)
 	return p && (p->state == NU_PROCLET_MOVING || p->state == NU_PROCLET_MOVED);
 }
 
-/* Whether there is a thread on it: else its control block may not even be mapped. */
-static bool is_taken(uintptr_t low)
+/*
+ * Whether a stack that is in our books still is lent to that proclet, or about to be: the destination runs a proclet's
+ * threads while we still take them out. The control block first: who drops it has noted before whom it is lent to.
+ */
+static bool is_leaving(uintptr_t low, uint64_t proclet)
 {
-	return atomic_load_explicit(&stacks.table[slot_index(low)], memory_order_acquire) == SLOT_HERE;
+	const struct nu_thread *t = nu_stack_thread(low);
+
+	if (t->proclet_id == proclet && may_have_left(low))
+		return true;
+	atomic_thread_fence(memory_order_acquire);
+	return __atomic_load_n(lent_to(low), __ATOMIC_RELAXED) == proclet;
 }
 
 void nu_stack_returned(void *stack_top, uint64_t proclet)
 {
 	uintptr_t low = nu_stack_slot((void *)((uintptr_t)stack_top - 1));
-	uint8_t lent = SLOT_LENT, here = SLOT_HERE;
-	struct nu_thread *t;
+	_Atomic uint8_t *slot;
+	uint8_t state;
 
 	if (!low || !is_ours(low) || low >= stacks.part_next) {
 		nu_warn("stacks: %p came home but is none of ours: ignored", stack_top);
 		return;
 	}
-	t = nu_stack_thread(low);
-	/* Of a proclet that was lost with a node, and whose stacks were taken back, nothing comes home that still counts. */
-	if (__atomic_load_n(lent_to(low), __ATOMIC_RELAXED) == proclet &&
-	    atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &lent, SLOT_FREE)) {
-		give(low);
-		return;
+	/* It may become lent while we look. Of a proclet that was lost with a node, and whose stacks were taken back,
+	 * nothing comes home that still counts. */
+	slot = &stacks.table[slot_index(low)];
+	state = atomic_load_explicit(slot, memory_order_acquire);
+	for (;;) {
+		if (state == SLOT_LENT && __atomic_load_n(lent_to(low), __ATOMIC_RELAXED) == proclet) {
+			if (!atomic_compare_exchange_strong(slot, &state, SLOT_FREE))
+				continue;
+			give(low);
+			return;
+		}
+		if (state != SLOT_HERE || !is_leaving(low, proclet))
+			break;
+		if (atomic_compare_exchange_strong(slot, &state, SLOT_BACK))
+			return;
 	}
-	/* The destination runs a proclet's threads while we still take them out of our books: the control block may be
-	 * dropped already, but then it is noted who it was lent to. */
-	if (!is_taken(low) ||
-	    (*lent_to(low) != proclet && (t->proclet_id != proclet || !may_have_left(low))) ||
-	    !atomic_compare_exchange_strong(&stacks.table[slot_index(low)], &here, SLOT_BACK))
-		nu_warn("stacks: %p came home but was not lent: ignored", stack_top);
+	nu_warn("stacks: %p came home but was not lent: ignored", stack_top);
 }
 
 bool nu_thread_is_here(const struct nu_thread *t)
@@ -556,7 +568,7 @@ bool nu_stacks_next_lent(size_t *cursor, uint64_t *proclet_p)
 		size_t i = (*cursor)++;
 
 		if (atomic_load_explicit(&stacks.table[first + i], memory_order_acquire) == SLOT_LENT) {
-			*proclet_p = stacks.lent_to[i];
+			*proclet_p = __atomic_load_n(&stacks.lent_to[i], __ATOMIC_RELAXED);
 			return true;
 		}
 	}
