@@ -88,8 +88,11 @@ static void sock_close(struct sock *s)
 		s->w->nstrangers--;
 	s->state = SOCK_BROKEN;
 	s->conn = NULL;
-	if (s->fd >= 0)
+	if (s->fd >= 0) {
+		/* close() alone leaves it there as long as another thread is in a system call on it. */
+		epoll_ctl(s->w->epfd, EPOLL_CTL_DEL, s->fd, NULL);
 		close(s->fd);
+	}
 	s->fd = -1;
 	nu_list_del(&s->link);
 	nu_list_add_tail(&s->w->closed, &s->link);

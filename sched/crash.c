@@ -326,11 +326,11 @@ static void on_crash(int signo, siginfo_t *info, void *frame)
 /* A handler of the program or of a library of its own stays. UCX sets one in its constructor, which knows no proclets. */
 static bool is_replaced(const struct sigaction *old)
 {
-	struct nu_symbol s __attribute__((unused)); /* under AddressSanitizer */
+	struct nu_symbol s __attribute__((unused)); /* under a sanitizer */
 
 	if (old->sa_handler == SIG_DFL || old->sa_handler == SIG_IGN)
 		return true;
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 	return true;
 #else
 	return nu_symbol_find((const void *)old->sa_handler, &s) &&

@@ -160,14 +160,16 @@ static void say_stuck(struct nu_proclet *p)
 	struct nu_core *c = NULL;
 	struct nu_thread *t;
 	struct nu_list *e;
+	unsigned core;
 
 	nu_lock_acquire(&p->lock);
 	nu_list_for_each (e, &p->threads) {
 		t = nu_list_entry(e, struct nu_thread, proclet_link);
 		if (t->pause_seen == SEEN_STILL)
 			break;
-		if (nu_thread_state(t) == NU_THREAD_RUNNING && t->core < nu_sched.ncores) {
-			c = nu_sched.cores[t->core];
+		core = __atomic_load_n(&t->core, __ATOMIC_RELAXED); /* it may just be going to another */
+		if (nu_thread_state(t) == NU_THREAD_RUNNING && core < nu_sched.ncores) {
+			c = nu_sched.cores[core];
 			break;
 		}
 	}

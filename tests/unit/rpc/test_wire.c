@@ -469,7 +469,7 @@ Test(wire, sleeping_peer_wakes_tcp)
 
 /* ---- a peer that stops reading for a while ---- */
 
-static int to_parent_fd, from_parent_fd;
+static atomic_int to_parent_fd, from_parent_fd;
 
 static void stopped_outside(int from_parent, int to_parent)
 {
