@@ -15,12 +15,12 @@ enum nu_rdma_transport {
 };
 
 enum nu_rdma_port_state { /* as the IB specification numbers them */
-	NU_RDMA_PORT_NOP,
-	NU_RDMA_PORT_DOWN,
-	NU_RDMA_PORT_INIT,
-	NU_RDMA_PORT_ARMED,
-	NU_RDMA_PORT_ACTIVE,
-	NU_RDMA_PORT_DEFER,
+			  NU_RDMA_PORT_NOP,
+			  NU_RDMA_PORT_DOWN,
+			  NU_RDMA_PORT_INIT,
+			  NU_RDMA_PORT_ARMED,
+			  NU_RDMA_PORT_ACTIVE,
+			  NU_RDMA_PORT_DEFER,
 };
 
 enum nu_rdma_gid_type { NU_RDMA_GID_IB, NU_RDMA_GID_ROCE_V1, NU_RDMA_GID_ROCE_V2 };

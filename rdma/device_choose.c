@@ -268,10 +268,10 @@ static void say_chosen(const struct wish *w, struct nu_rdma_choice *choice, unsi
 	else
 		snprintf(alone, sizeof(alone), ", the only one that is usable");
 	snprintf(choice->reason, sizeof(choice->reason),
-		 "%s port %u GID %u (%s, %s%s%s%s, %llu Gbit/s, MTU %u)%s%s%s%s", c->device->name,
+		 "%s port %u GID %u (%s, %s%s%s%s, %.1f Gbit/s, MTU %u)%s%s%s%s", c->device->name,
 		 c->port->number, c->gid->index, nu_rdma_gid_type_name(c->port, c->gid), c->gid->address,
 		 c->gid->netdev[0] ? " on " : "", c->gid->netdev, c->device->software ? ", in software" : "",
-		 (unsigned long long)c->port->rate_mbit_s / 1000, c->port->active_mtu_bytes, asked, alone,
+		 (double)c->port->rate_mbit_s / 1000, c->port->active_mtu_bytes, asked, alone,
 		 !w->address || matches ? "" : ", although not at ",
 		 !w->address || matches ? "" : w->address);
 }

@@ -21,7 +21,8 @@ static struct nu_rdma_device *add_device(const char *name)
 {
 	unsigned d = machine.n++;
 
-	devices[d] = (struct nu_rdma_device){.max_qp_rd_atom = 16, .max_qp_init_rd_atom = 16, .ports = ports[d]};
+	devices[d] =
+		(struct nu_rdma_device){.max_qp_rd_atom = 16, .max_qp_init_rd_atom = 16, .ports = ports[d]};
 	snprintf(devices[d].name, sizeof(devices[d].name), "%s", name);
 	machine.devices = devices;
 	return &devices[d];
@@ -222,17 +223,19 @@ Test(device, infiniband)
 	choose("10.9.0.3");
 	expect("mlx5_0", 2, 0);
 	cr_expect_str_eq(choice.chosen->gid->address, "10.9.0.3");
-	cr_expect_not_null(strstr(choice.reason, "InfiniBand") ?: strstr(choice.reason, "IB"), "%s", choice.reason);
+	cr_expect_not_null(strstr(choice.reason, "InfiniBand") ?: strstr(choice.reason, "IB"), "%s",
+			   choice.reason);
 }
 
 Test(device, hardware_before_software)
 {
 	struct nu_rdma_device *rxe = add_device("rxe0"), *iwarp = add_device("irdma0");
 
-	add_gid(add_port(rxe, NU_RDMA_ROCE, NU_RDMA_PORT_ACTIVE, 400000), 1, NU_RDMA_GID_ROCE_V2, "eth0", "10.0.0.5",
-		true);
+	add_gid(add_port(rxe, NU_RDMA_ROCE, NU_RDMA_PORT_ACTIVE, 400000), 1, NU_RDMA_GID_ROCE_V2, "eth0",
+		"10.0.0.5", true);
 	rxe->software = true;
-	add_gid(add_port(iwarp, NU_RDMA_IWARP, NU_RDMA_PORT_ACTIVE, 10000), 0, NU_RDMA_GID_IB, "eth1", "10.3.0.5", true);
+	add_gid(add_port(iwarp, NU_RDMA_IWARP, NU_RDMA_PORT_ACTIVE, 10000), 0, NU_RDMA_GID_IB, "eth1",
+		"10.3.0.5", true);
 	iwarp->read_needs_rw = true;
 	choose("10.0.0.5");
 	expect("irdma0", 1, 0);
@@ -246,8 +249,8 @@ Test(device, hardware_before_software)
 
 Test(device, what_is_not_usable)
 {
-	struct nu_rdma_device *broken = add_device("mlx5_0"), *no_read = add_device("odd0"), *efa = add_device("efa0"),
-			      *rxe = add_device("rxe0");
+	struct nu_rdma_device *broken = add_device("mlx5_0"), *no_read = add_device("odd0"),
+			      *efa = add_device("efa0"), *rxe = add_device("rxe0");
 	struct nu_rdma_port *p;
 
 	snprintf(broken->error, sizeof(broken->error), "it cannot be opened: Permission denied");
