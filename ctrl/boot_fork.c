@@ -10,12 +10,16 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -160,33 +164,26 @@ static void seed_receive_fds(int fd, struct node_fds *fds, unsigned count, uint6
 	}
 }
 
-/* Runs in a node, from its fork until the launcher lets it go on into main(). */
-static void node_start(unsigned self, const struct nu_boot_hello *hello, struct node_fds *fds)
+/* The launcher's word, after which the launcher (or agent) is the parent. */
+static void wait_go(int control, const struct nu_boot_hello *hello)
 {
 	struct nu_boot_head head;
 	int32_t pids[NU_MAX_NODES];
-	unsigned count = hello->count;
 
-	for (unsigned n = 0; n < count; n++) {
-		if (n == self)
-			continue;
-		close(fds[n].control);
-		close(fds[n].out);
-		close(fds[n].err);
-	}
-	int control = fds[self].control;
 	if (nu_boot_read(control, &head, sizeof(head), 0) || head.type != NU_BOOT_GO ||
-	    head.len_bytes != count * sizeof(pids[0]) || nu_boot_read(control, pids, head.len_bytes, 0))
+	    head.len_bytes != hello->count * sizeof(pids[0]) ||
+	    nu_boot_read(control, pids, head.len_bytes, 0))
 		_exit(1); /* the job is over before it began, and the launcher knows why */
 	/* The seed has exited, so the launcher is the parent now; if not, it died and nobody would end this node. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != hello->launcher)
 		_exit(1);
-	/* Lets the other nodes, the launcher's descendants as well, read this one's memory where Yama restricts
-	 * ptrace; EINVAL without Yama, where nothing needs allowing. */
-	prctl(PR_SET_PTRACER, (unsigned long)hello->launcher);
-	/* A terminal's Ctrl-C reaches the whole process group; only the launcher may decide what it means. */
-	signal(SIGINT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
+	for (unsigned n = 0; n < hello->count; n++)
+		nu_node.pids[n] = pids[n];
+}
+
+/* Node 0's standard input is the one that the program was started with. */
+static void set_streams(unsigned self, const struct node_fds *fds)
+{
 	if (self) {
 		int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		if (null < 0 || dup2(null, STDIN_FILENO) < 0)
@@ -194,23 +191,90 @@ static void node_start(unsigned self, const struct nu_boot_hello *hello, struct 
 		if (null != STDIN_FILENO)
 			close(null);
 	}
-	if (dup2(fds[self].out, STDOUT_FILENO) < 0 || dup2(fds[self].err, STDERR_FILENO) < 0)
+	if (dup2(fds->out, STDOUT_FILENO) < 0 || dup2(fds->err, STDERR_FILENO) < 0)
 		_exit(1);
-	close(fds[self].out);
-	close(fds[self].err);
+	close(fds->out);
+	close(fds->err);
 	setvbuf(stdout, NULL, _IOLBF, 0); /* it is a pipe, but somebody watches it by lines */
+}
+
+/* Runs in the host's node number @i, from its fork until the launcher lets it go on into main(). */
+static void node_start(unsigned i, const struct nu_boot_hello *hello, struct node_fds *fds)
+{
+	unsigned count = hello->count;
+
+	for (unsigned n = 0; n < hello->here; n++) {
+		if (n == i)
+			continue;
+		close(fds[n].control);
+		close(fds[n].out);
+		close(fds[n].err);
+	}
+	wait_go(fds[i].control, hello);
+	/* Lets the other nodes, the launcher's descendants as well, read this one's memory where Yama restricts
+	 * ptrace; EINVAL without Yama, where nothing needs allowing. */
+	prctl(PR_SET_PTRACER, (unsigned long)hello->launcher);
+	/* A terminal's Ctrl-C reaches the whole process group; only the launcher may decide what it means. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	set_streams(hello->first + i, &fds[i]);
 
 	nu_boot_state.launched = true;
-	nu_boot_state.fd = control;
-	nu_node.self = self;
+	nu_boot_state.fd = fds[i].control;
+	nu_node.self = hello->first + i;
 	nu_node.count = count;
 	nu_node.cores = hello->cores;
-	nu_node.mem_bytes = hello->mem_bytes ? hello->mem_bytes : nu_node.mem_bytes / count / NU_MIB * NU_MIB;
+	nu_node.mem_bytes = hello->mem_bytes ? hello->mem_bytes :
+					       nu_node.mem_bytes / hello->here / NU_MIB * NU_MIB;
 	nu_boot_options.mem_bytes = nu_node.mem_bytes;
+	nu_node.hosts = hello->hosts;
 	for (unsigned n = 0; n < count; n++) {
-		nu_node.pids[n] = pids[n];
-		nu_node.cores_of[n] = (uint8_t)hello->cores;
+		nu_node.host_of[n] = hello->host_of[n];
+		nu_node.cores_of[n] = hello->cores_of[n];
 	}
+}
+
+/*
+ * Several hosts: the kernel placed everything below a stack limit that was the same for all, without its own randomness,
+ * and the C library took its canary and pointer guard from bytes that were. All that is put back for what comes after.
+ */
+static void layout_was_chosen(int fd, const struct nu_boot_hello *hello)
+{
+	const struct rlimit lim = {hello->stack_soft, hello->stack_hard};
+	const size_t stack = hello->stack_soft == RLIM_INFINITY ? 2 * NU_MIB : (size_t)hello->stack_soft;
+	pthread_attr_t attr;
+
+	if (memcmp((void *)getauxval(AT_RANDOM), hello->random, sizeof(hello->random)) != 0)
+		seed_fail(fd, "across hosts nu_launch must start the program itself, not something that starts it "
+			      "(a script, env, a debugger): its stack protector's word would differ on every host");
+	/* The C library has read the limit already: its threads' stacks would be as large. */
+	if (setrlimit(RLIMIT_STACK, &lim) || pthread_attr_init(&attr) ||
+	    pthread_attr_setstacksize(&attr, NU_ALIGN_UP(stack < 64 * NU_KIB ? 64 * NU_KIB : stack, NU_PAGE_BYTES)) ||
+	    pthread_setattr_default_np(&attr))
+		seed_fail(fd, "the stack limit of %llu bytes cannot be put back: %s",
+			  (unsigned long long)hello->stack_soft, strerror(errno));
+	pthread_attr_destroy(&attr);
+	/* For what the program starts; this process has its layout. */
+	(void)personality(hello->persona);
+}
+
+static bool hello_valid(struct nu_boot_hello *h)
+{
+	h->reader[sizeof(h->reader) - 1] = h->transport[sizeof(h->transport) - 1] = '\0';
+	h->rdma[sizeof(h->rdma) - 1] = h->address[sizeof(h->address) - 1] = '\0';
+	return h->version == NU_BOOT_VERSION && h->count && h->count <= NU_MAX_NODES && h->here &&
+	       h->here <= h->count && h->first <= h->count - h->here && h->cores && h->cores <= NU_MAX_CORES &&
+	       h->hosts && h->hosts <= h->count;
+}
+
+static void take_options(const struct nu_boot_hello *hello)
+{
+	nu_boot_options.cores = hello->cores;
+	memcpy(nu_boot_options.reader, hello->reader, sizeof(hello->reader));
+	memcpy(nu_boot_options.transport, hello->transport, sizeof(hello->transport));
+	memcpy(nu_boot_options.rdma, hello->rdma, sizeof(hello->rdma));
+	memcpy(nu_boot_options.address, hello->address, sizeof(hello->address));
+	memcpy(nu_boot_options.secret, hello->secret, sizeof(hello->secret));
 }
 
 /* The seed's work. Returns in the nodes only. */
@@ -230,30 +294,25 @@ static void seed_run(int fd)
 	if (err)
 		seed_silence();
 	if (head.type != NU_BOOT_HELLO || head.len_bytes != sizeof(hello) ||
-	    nu_boot_read(fd, &hello, sizeof(hello), deadline_ns) || hello.version != NU_BOOT_VERSION ||
-	    !hello.count || hello.count > NU_MAX_NODES || !hello.cores || hello.cores > NU_MAX_CORES)
+	    nu_boot_read(fd, &hello, sizeof(hello), deadline_ns) || !hello_valid(&hello))
 		seed_fail(fd, "nu_launch and libnu are of different versions");
-	seed_receive_fds(fd, fds, hello.count, deadline_ns);
+	seed_receive_fds(fd, fds, hello.here, deadline_ns);
 	/* A fork copies the calling thread alone: a thread that a library has started would be missing in every node. */
 	if (!stat("/proc/self/task", &st) && st.st_nlink > 3)
 		seed_fail(fd,
 			  "a library has started %u kernel thread(s) before libnu's constructor: the nodes "
 			  "cannot be forked",
 			  (unsigned)st.st_nlink - 3);
-	hello.reader[sizeof(hello.reader) - 1] = hello.transport[sizeof(hello.transport) - 1] = '\0';
-	hello.rdma[sizeof(hello.rdma) - 1] = '\0';
-	nu_boot_options.cores = hello.cores;
-	memcpy(nu_boot_options.reader, hello.reader, sizeof(hello.reader));
-	memcpy(nu_boot_options.transport, hello.transport, sizeof(hello.transport));
-	memcpy(nu_boot_options.rdma, hello.rdma, sizeof(hello.rdma));
-	memcpy(nu_boot_options.secret, hello.secret, sizeof(hello.secret));
+	if (hello.chosen)
+		layout_was_chosen(fd, &hello);
+	take_options(&hello);
 
 	pids[0] = getpid();
-	for (unsigned n = 0; n < hello.count; n++) {
+	for (unsigned n = 0; n < hello.here; n++) {
 		pid_t pid = fork();
 		if (pid < 0)
-			seed_fail(fd, "fork of node %u failed: %s (RLIMIT_NPROC, or a cgroup's pids.max)", n,
-				  strerror(errno));
+			seed_fail(fd, "fork of node %u failed: %s (RLIMIT_NPROC, or a cgroup's pids.max)",
+				  hello.first + n, strerror(errno));
 		if (!pid) {
 			close(fd);
 			node_start(n, &hello, fds);
@@ -263,7 +322,7 @@ static void seed_run(int fd)
 		pids[1 + n] = pid;
 	}
 	head = (struct nu_boot_head){.type = NU_BOOT_FORKED,
-				     .len_bytes = (uint32_t)((1 + hello.count) * sizeof(pids[0]))};
+				     .len_bytes = (uint32_t)((1 + hello.here) * sizeof(pids[0]))};
 	/* After the launcher's word, which says that it can see this process end. Its death is an end of file here. */
 	if (nu_boot_write(fd, &head, pids) || nu_boot_read(fd, &head, sizeof(head), 0) ||
 	    head.type != NU_BOOT_RELEASE)
@@ -300,13 +359,13 @@ static void __attribute__((constructor(103))) nu_boot_constructor(void)
 {
 	const char *env = getenv(NU_BOOT_ENV);
 	struct stat st;
-	int fd, used = 0;
+	int fd, version, used = 0;
 
 	if (!env) {
 		alone();
 		return;
 	}
-	if (sscanf(env, "2:%d%n", &fd, &used) != 1 || env[used] || fd < 3 || fstat(fd, &st) ||
+	if (sscanf(env, "%d:%d%n", &version, &fd, &used) != 2 || version != NU_BOOT_VERSION || env[used] || fd < 3 || fstat(fd, &st) ||
 	    !S_ISSOCK(st.st_mode)) {
 		fprintf(stderr,
 			"nu: " NU_BOOT_ENV "=%s names no socket of a nu_launch of this version; something "

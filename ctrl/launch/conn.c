@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A framed stream socket that never blocks its owner: input is gathered until a message is whole, output queues here.
+ * A framed stream (a socket, or a pipe for each direction) that never blocks its owner: input is gathered until a message
+ * is whole, output queues here.
  */
 #include "launch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -33,8 +35,17 @@ void shared_put(struct shared *s)
 
 void conn_init(struct conn *c, int fd, uint32_t max_bytes)
 {
-	*c = (struct conn){.fd = fd, .max_bytes = max_bytes};
+	*c = (struct conn){.fd = fd, .out_fd = fd, .max_bytes = max_bytes};
 	c->last_p = &c->first;
+}
+
+void conn_init_pipes(struct conn *c, int in, int out, uint32_t max_bytes)
+{
+	conn_init(c, in, max_bytes);
+	c->out_fd = out;
+	c->piped = true;
+	fcntl(in, F_SETFL, O_NONBLOCK);
+	fcntl(out, F_SETFL, O_NONBLOCK);
 }
 
 static void pop(struct conn *c)
@@ -44,6 +55,7 @@ static void pop(struct conn *c)
 	if (!c->first)
 		c->last_p = &c->first;
 	c->first_sent = 0;
+	c->queued_bytes -= sizeof(o->head) + o->head.len_bytes;
 	shared_put(o->payload);
 	free(o);
 }
@@ -57,7 +69,9 @@ void conn_close(struct conn *c)
 	free(c->payload);
 	c->payload = NULL;
 	close(c->fd);
-	c->fd = -1;
+	if (c->piped)
+		close(c->out_fd);
+	c->fd = c->out_fd = -1;
 }
 
 short conn_events(const struct conn *c)
@@ -70,10 +84,12 @@ static ssize_t take(struct conn *c, void *to, size_t len)
 {
 	ssize_t n;
 	do {
-		n = recv(c->fd, to, len, MSG_DONTWAIT);
+		n = c->piped ? read(c->fd, to, len) : recv(c->fd, to, len, MSG_DONTWAIT);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0 && errno == EAGAIN)
 		return 0;
+	if (n > 0)
+		c->heard = true;
 	return n > 0 ? n : -1;
 }
 
@@ -128,7 +144,8 @@ void conn_flush(struct conn *c)
 			iov[niov++] =
 				(struct iovec){o->payload->data + (sent - sizeof(o->head)), total - sent};
 		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)niov};
-		ssize_t n = sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = c->piped ? writev(c->out_fd, iov, niov) :
+				       sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)
@@ -146,26 +163,40 @@ void conn_flush(struct conn *c)
 
 void conn_send_shared(struct conn *c, uint32_t type, int32_t arg, uint64_t id, struct shared *s)
 {
+	conn_send_node(c, 0, type, arg, id, s);
+}
+
+void conn_send_node(struct conn *c, unsigned node, uint32_t type, int32_t arg, uint64_t id, struct shared *s)
+{
 	if (c->fd < 0)
 		return;
 	struct out *o = launch_alloc(sizeof(*o));
-	*o = (struct out){
-		.payload = s,
-		.head = {.type = type, .arg = arg, .id = id, .len_bytes = s ? (uint32_t)s->len_bytes : 0}};
+	*o = (struct out){.payload = s,
+			  .head = {.type = type,
+				   .arg = arg,
+				   .id = id,
+				   .node = node,
+				   .len_bytes = s ? (uint32_t)s->len_bytes : 0}};
 	if (s)
 		s->refs++;
 	*c->last_p = o;
 	c->last_p = &o->next;
+	c->queued_bytes += sizeof(o->head) + o->head.len_bytes;
 	conn_flush(c);
+}
+
+struct shared *shared_copy(const void *bytes, size_t len_bytes)
+{
+	if (!len_bytes)
+		return NULL;
+	struct shared *s = shared_new(len_bytes);
+	memcpy(s->data, bytes, len_bytes);
+	return s;
 }
 
 void conn_send(struct conn *c, uint32_t type, int32_t arg, uint64_t id, const void *payload, size_t len_bytes)
 {
-	struct shared *s = NULL;
-	if (len_bytes) {
-		s = shared_new(len_bytes);
-		memcpy(s->data, payload, len_bytes);
-	}
-	conn_send_shared(c, type, arg, id, s);
+	struct shared *s = shared_copy(payload, len_bytes);
+	conn_send_node(c, 0, type, arg, id, s);
 	shared_put(s);
 }

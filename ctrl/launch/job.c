@@ -3,16 +3,15 @@
  * The life of a job: the program starts and forks the nodes (BOOT), they run (RUN), the last one is gone and output is
  * passed on (FINISH). `ending` is set once, with the job's status: after that nodes are expected to leave.
  */
-#include "launch.h"
+#include "crew.h"
+#include "host.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #define DEATH_GRACE_MS	1500 /* the others are gone within 2 s */
 #define SIGNAL_GRACE_MS 2000
@@ -20,6 +19,7 @@
 #define STUCK_OUTPUT_MS 2000
 #define UNKILLABLE_MS	10000
 #define SILENT_WARN_MS	10000
+#define LOST_STATUS	255 /* as the remote shell's, when it fails */
 
 static void earlier(int64_t *at_p, int64_t when)
 {
@@ -44,27 +44,48 @@ static int code_of(int wait_status)
 	return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
 
-/* Before the launcher is their parent (GO not sent) nodes end by the closing of their sockets; pids may be unknown. */
+/* "node 3 (pid 1234)", "node 3 (pid 1234 on b)" */
+static const char *name_of(const struct node *node, char *buf, size_t len)
+{
+	if (node->host->name)
+		snprintf(buf, len, "node %u (pid %d on %.200s)", node->number, node->pid, node->host->name);
+	else
+		snprintf(buf, len, "node %u (pid %d)", node->number, node->pid);
+	return buf;
+}
+
+static void send_shared(struct node *n, uint32_t type, int32_t arg, uint64_t id, struct shared *s)
+{
+	n->host->ops->send(n->host, n, type, arg, id, s);
+}
+
+void job_send(struct node *n, uint32_t type, int32_t arg, uint64_t id, const void *payload, size_t len_bytes)
+{
+	struct shared *s = shared_copy(payload, len_bytes);
+	send_shared(n, type, arg, id, s);
+	shared_put(s);
+}
+
 static void kill_everything(struct job *job, int signo)
 {
-	for (unsigned n = 0; n < job->count; n++) {
-		if (job->nodes[n].alive)
-			kill(job->nodes[n].pid, signo);
+	for (unsigned i = 0; i < job->nhosts; i++)
+		job->hosts[i]->ops->kill_nodes(job->hosts[i], NULL, signo);
+}
+
+static bool hosts_are_gone(struct job *job)
+{
+	for (unsigned i = 0; i < job->nhosts; i++) {
+		if (!job->hosts[i]->ops->gone(job->hosts[i]))
+			return false;
 	}
-	if (job->phase == JOB_BOOT) {
-		for (unsigned n = 0; n < job->count; n++)
-			conn_close(&job->nodes[n].conn);
-		conn_close(&job->seed);
-	}
-	if (!job->program_gone)
-		kill(job->program, signo);
+	return true;
 }
 
 static void all_gone_check(struct job *job)
 {
 	if (job->alive || job->phase == JOB_FINISH || job->phase == JOB_OVER)
 		return;
-	if (job->phase == JOB_BOOT && !(job->ending && job->program_gone))
+	if (job->phase == JOB_BOOT && !(job->ending && hosts_are_gone(job)))
 		return;
 	if (!job->ending)
 		job_end(job, job->early_status, 0, NULL);
@@ -88,10 +109,10 @@ void job_end(struct job *job, int status, int grace_ms, const char *kill_why)
 		struct node *node = &job->nodes[n];
 		if (!node->alive)
 			continue;
-		conn_send(&node->conn, NU_BOOT_END, job->status, 0, NULL, 0);
+		job_send(node, NU_BOOT_END, job->status, 0, NULL, 0);
 		/* Nobody listens there yet; at a normal end it soon will. */
 		if (!node->ready && !kill_why)
-			kill(node->pid, SIGTERM);
+			node->host->ops->kill_nodes(node->host, node, SIGTERM);
 	}
 }
 
@@ -99,15 +120,15 @@ void job_end(struct job *job, int status, int grace_ms, const char *kill_why)
 
 static void report_death(struct job *job, struct node *node)
 {
-	char how[96];
-	how_it_ended(node->wait_status, how, sizeof(how));
-	int code = code_of(node->wait_status);
-	if (job->options->keep_going && node->number) {
-		launch_say("node %u (pid %d) %s; the others go on", node->number, node->pid, how);
-		return;
-	}
-	launch_say("node %u (pid %d) %s before the job's end", node->number, node->pid, how);
-	job_end(job, code ? code : 1, DEATH_GRACE_MS, NULL);
+	char how[96], name[256];
+	bool go_on = job->options->keep_going && node->number;
+	int code = node->lost ? LOST_STATUS : code_of(node->wait_status);
+	if (!node->lost) /* else the host's loss has been said */
+		launch_say("%s %s%s", name_of(node, name, sizeof(name)),
+			   how_it_ended(node->wait_status, how, sizeof(how)),
+			   go_on ? "; the others go on" : " before the job's end");
+	if (!go_on)
+		job_end(job, code ? code : 1, DEATH_GRACE_MS, NULL);
 }
 
 static void forget_blobs(struct job *job)
@@ -145,7 +166,7 @@ static void exchange_check(struct job *job)
 	}
 	for (unsigned n = 0; n < job->count; n++) {
 		if (job->nodes[n].has_blob)
-			conn_send_shared(&job->nodes[n].conn, NU_BOOT_ALL, job->round, failed, all);
+			send_shared(&job->nodes[n], NU_BOOT_ALL, job->round, failed, all);
 	}
 	shared_put(all);
 	forget_blobs(job);
@@ -162,7 +183,7 @@ static void mourn(struct node *node)
 		return;
 	for (unsigned n = 0; n < job->count; n++) {
 		if (job->nodes[n].alive)
-			conn_send(&job->nodes[n].conn, NU_BOOT_DEAD, (int32_t)node->number, 0, NULL, 0);
+			job_send(&job->nodes[n], NU_BOOT_DEAD, (int32_t)node->number, 0, NULL, 0);
 	}
 	exchange_check(job);
 }
@@ -220,9 +241,8 @@ static void on_exit_called(struct node *node, int status)
 	job_end(job, status, DONE_GRACE_MS, "did not leave within 5 s of the job's end");
 }
 
-static void on_message(void *arg, const struct nu_boot_head *head, const char *payload)
+void job_on_message(struct node *node, const struct nu_boot_head *head, const char *payload)
 {
-	struct node *node = arg;
 	struct job *job = node->job;
 	char who[32];
 
@@ -257,123 +277,99 @@ static void on_message(void *arg, const struct nu_boot_head *head, const char *p
 	}
 }
 
-void job_on_node(struct node *n)
-{
-	if (!conn_read(&n->conn, on_message, n))
-		conn_close(&n->conn); /* its death is heard of in its own way */
-}
-
 /* ---- the program's start ---- */
 
-static void on_seed_message(void *arg, const struct nu_boot_head *head, const char *payload)
+void job_expect_program(struct job *job)
 {
-	struct job *job = arg;
-	int32_t pid;
-	if (head->type == NU_BOOT_FAIL) {
-		on_fail(job, "", payload);
-		return;
-	}
-	if (head->type != NU_BOOT_FORKED || head->len_bytes != (1 + job->count) * sizeof(pid) ||
-	    job->seed_pidfd >= 0) {
-		on_fail(job, "", "libnu of the program and nu_launch are of different versions");
-		return;
-	}
-	for (unsigned n = 0; n <= job->count; n++) {
-		memcpy(&pid, payload + n * sizeof(pid), sizeof(pid));
-		if (pid <= 1) {
-			on_fail(job, "",
-				"the program says that it has a process with a number that none has");
-			return;
-		}
-		if (n)
-			job->nodes[n - 1].pid = pid;
-		else
-			job->seed_pid = pid;
-	}
-	/* It waits for RELEASE, so the pid is still its own. Its end, not the socket's, says that the nodes are ours. */
-	job->seed_pidfd = (int)syscall(SYS_pidfd_open, job->seed_pid, 0);
-	if (job->seed_pidfd < 0) {
-		on_fail(job, "pidfd_open: ", strerror(errno));
-		return;
-	}
-	conn_send(&job->seed, NU_BOOT_RELEASE, 0, 0, NULL, 0);
+	if (!job->warn_at_ms)
+		job->warn_at_ms = launch_now_ms() + SILENT_WARN_MS;
 }
 
-void job_on_seed(struct job *job)
-{
-	if (!conn_read(&job->seed, on_seed_message, job))
-		conn_close(&job->seed);
-}
-
-static bool is_child(pid_t pid)
-{
-	siginfo_t info;
-	return !waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
-}
-
-static bool is_double(const struct job *job, unsigned node)
-{
-	for (unsigned n = 0; n < node; n++) {
-		if (job->nodes[n].pid == job->nodes[node].pid)
-			return true;
-	}
-	return false;
-}
-
-/* The nodes are our children now: let them go on. */
-void job_on_seed_exit(struct job *job)
+static void let_go(struct job *job)
 {
 	int32_t pids[NU_BOOT_NODES_MAX];
-	close(job->seed_pidfd);
-	job->seed_pidfd = -1;
-	conn_close(&job->seed);
-	if (job->ending)
-		return;
-	for (unsigned n = 0; n < job->count; n++) {
-		/* Signals go to what it says, so it is made sure of; one that has died is a child still. */
-		if (!is_child(job->nodes[n].pid) || is_double(job, n)) {
-			on_fail(job, "", "a process that the program says is a node is none of ours");
-			return;
-		}
-	}
 	job->phase = JOB_RUN;
 	job->warn_at_ms = 0;
-	job->alive = job->count;
-	for (unsigned n = 0; n < job->count; n++)
-		pids[n] = job->nodes[n].pid;
 	for (unsigned n = 0; n < job->count; n++) {
-		job->nodes[n].alive = true;
-		conn_send(&job->nodes[n].conn, NU_BOOT_GO, 0, 0, pids, job->count * sizeof(pids[0]));
+		struct node *node = &job->nodes[n];
+		if (!node->alive)
+			continue;
+		/* Pids mean something on one host only. */
+		for (unsigned i = 0; i < job->count; i++)
+			pids[i] = job->nodes[i].host == node->host ? job->nodes[i].pid : 0;
+		job_send(node, NU_BOOT_GO, 0, 0, pids, job->count * sizeof(pids[0]));
 	}
 }
 
-static void program_ended(struct job *job, int wait_status)
+/* The nodes of a host are children of ours now, or of its agent: those of all hosts may go on. */
+void job_on_forked(struct host *h, const pid_t *pids)
 {
-	char how[96];
-	job->program_gone = true;
-	job->program_status = wait_status;
-	if (job->phase != JOB_BOOT || job->seed_pidfd >= 0)
-		return;
-	job_on_seed(job); /* what it said before its end */
-	if (job->seed_pidfd >= 0)
-		return;
-	if (!job->ending) {
-		int code = code_of(wait_status);
-		launch_say("%s %s without having started its nodes%s", job->options->argv[0],
-			   how_it_ended(wait_status, how, sizeof(how)),
-			   WIFEXITED(wait_status) ? ": is it linked with libnu?" : "");
-		job_end(job, code ? code : 1, 0, NULL);
+	struct job *job = h->job;
+	bool all = true;
+	h->forked = true;
+	for (unsigned i = 0; i < h->count; i++) {
+		struct node *node = &job->nodes[h->first + i];
+		node->pid = pids[i];
+		node->alive = true;
+		job->alive++;
 	}
+	for (unsigned i = 0; i < job->nhosts; i++)
+		all &= job->hosts[i]->forked;
+	if (all && !job->ending)
+		let_go(job);
+	else if (job->ending)
+		h->ops->kill_nodes(h, NULL, SIGKILL);
+}
+
+void job_on_program_end(struct host *h, int wait_status)
+{
+	struct job *job = h->job;
+	char how[96];
+	int code = code_of(wait_status);
+	if (job->ending)
+		return;
+	launch_say("%s%s%s %s without having started its nodes%s", job->options->argv[0],
+		   h->name ? " on " : "", h->name ? h->name : "", how_it_ended(wait_status, how, sizeof(how)),
+		   WIFEXITED(wait_status) ? ": is it linked with libnu?" : "");
+	job_end(job, code ? code : 1, 0, NULL);
+}
+
+void job_on_fail(struct host *h, const char *text)
+{
+	char who[256] = "";
+	if (h->name)
+		snprintf(who, sizeof(who), "host %.200s: ", h->name);
+	on_fail(h->job, who, text);
+}
+
+/* ---- output ---- */
+
+static struct relay *relay_of(struct node *n, unsigned stream)
+{
+	return stream ? &n->err : &n->out;
+}
+
+void job_on_output(struct node *n, unsigned stream, const char *data, size_t len_bytes)
+{
+	if (len_bytes)
+		relay_feed(relay_of(n, stream), data, len_bytes);
+	else
+		relay_close(relay_of(n, stream));
+}
+
+bool job_may_output(struct node *n, unsigned stream)
+{
+	return writer_queued(relay_of(n, stream)->to) < WRITER_HIGH_BYTES;
 }
 
 /* ---- deaths ---- */
 
-static void node_died(struct node *node, int wait_status)
+void job_on_exit(struct node *node, int wait_status)
 {
 	struct job *job = node->job;
-	char how[96];
-	job_on_node(node); /* its last words */
-	conn_close(&node->conn);
+	char how[96], name[256];
+	if (!node->alive)
+		return;
 	node->alive = false;
 	node->dead = true;
 	node->wait_status = wait_status;
@@ -383,12 +379,12 @@ static void node_died(struct node *node, int wait_status)
 	if (job->ending) {
 		int signo = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
 		if (signo && signo != SIGTERM && signo != SIGKILL)
-			launch_say("node %u (pid %d) %s while it left", node->number, node->pid,
+			launch_say("%s %s while it left", name_of(node, name, sizeof(name)),
 				   how_it_ended(wait_status, how, sizeof(how)));
 		return;
 	}
 	/* All may leave before any has joined: a program that only prints its help does. */
-	if (WIFEXITED(wait_status) && !job->any_joined) {
+	if (WIFEXITED(wait_status) && !job->any_joined && !node->lost) {
 		if (!job->early_status || !node->number)
 			job->early_status = code_of(wait_status) ? code_of(wait_status) : job->early_status;
 		return;
@@ -396,20 +392,21 @@ static void node_died(struct node *node, int wait_status)
 	mourn(node);
 }
 
+void job_on_lost(struct node *node)
+{
+	node->lost = true;
+	job_on_exit(node, 0);
+}
+
 void job_on_sigchld(struct job *job)
 {
 	int wait_status;
 	pid_t pid;
 	while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
-		bool known = false;
-		for (unsigned n = 0; n < job->count && !known; n++) {
-			if (job->nodes[n].alive && job->nodes[n].pid == pid) {
-				node_died(&job->nodes[n], wait_status);
-				known = true;
-			}
+		for (unsigned i = 0; i < job->nhosts; i++) {
+			if (job->hosts[i]->ops->reaped(job->hosts[i], pid, wait_status))
+				break;
 		}
-		if (!known && pid == job->program && !job->program_gone)
-			program_ended(job, wait_status);
 	}
 	all_gone_check(job);
 }
@@ -447,9 +444,11 @@ static bool due(int64_t at_ms, int64_t now)
 
 static void kill_stragglers(struct job *job)
 {
+	char name[256];
 	for (unsigned n = 0; n < job->count; n++) {
 		if (job->nodes[n].alive && job->kill_why)
-			launch_say("node %u (pid %d) %s: killed", n, job->nodes[n].pid, job->kill_why);
+			launch_say("%s %s: killed", name_of(&job->nodes[n], name, sizeof(name)),
+				   job->kill_why);
 	}
 	kill_everything(job, SIGKILL);
 	job->killed = true;
@@ -459,6 +458,10 @@ static void kill_stragglers(struct job *job)
 int job_timers(struct job *job)
 {
 	int64_t now = launch_now_ms(), next = operator_next_ms();
+	for (unsigned i = 0; i < job->nhosts; i++) {
+		int64_t due_ms = job->hosts[i]->ops->timers(job->hosts[i], now);
+		next = due_ms < next ? due_ms : next;
+	}
 	all_gone_check(job);
 	if (due(job->warn_at_ms, now)) {
 		job->warn_at_ms = 0;
@@ -488,69 +491,43 @@ int job_timers(struct job *job)
 
 /* ---- the end ---- */
 
-/* What nodes started and left behind is ours, since we are the subreaper. */
-static void kill_orphans(void)
-{
-	for (int rounds = 0; rounds < 100; rounds++) {
-		FILE *f = fopen("/proc/thread-self/children", "re");
-		int pid, found = 0;
-		while (f && fscanf(f, "%d", &pid) == 1) {
-			kill(pid, SIGKILL);
-			found++;
-		}
-		if (f)
-			fclose(f);
-		if (!found)
-			return;
-		for (; found; found--)
-			waitpid(-1, NULL, 0);
-	}
-}
-
-static bool drain(struct relay *r)
-{
-	while (r->fd >= 0 && relay_may_read(r)) {
-		if (relay_pump(r) != RELAY_EMPTY)
-			continue;
-		relay_close(r);
-	}
-	return r->fd < 0;
-}
-
 void job_finish(struct job *job)
 {
-	bool empty = true;
-	if (job->give_up_at_ms == 0 || job->killed) {
-		kill_orphans();
+	bool done = true;
+	if (!job->finishing) {
+		job->finishing = true;
 		job->killed = false;
 		/* After a signal nobody wants to wait for a reader that has stopped reading. */
 		job->give_up_at_ms = job->signals_seen ? launch_now_ms() + STUCK_OUTPUT_MS : INT64_MAX;
 	}
-	for (unsigned n = 0; n < job->count; n++)
-		empty = drain(&job->nodes[n].out) & drain(&job->nodes[n].err) & empty;
-	if (empty && !writer_queued(&job->out) && !writer_queued(&job->err))
+	for (unsigned i = 0; i < job->nhosts; i++)
+		done &= job->hosts[i]->ops->finish(job->hosts[i]);
+	if (done && !writer_queued(&job->out) && !writer_queued(&job->err))
 		job->phase = JOB_OVER;
 }
 
-void job_start(struct job *job, const struct options *o, struct spawned *s)
+void job_init(struct job *job, const struct options *o)
 {
-	*job = (struct job){.options = o,
-			    .started_ms = launch_now_ms(),
-			    .program = s->pid,
-			    .seed_pidfd = -1,
-			    .count = o->nodes,
-			    .writer_event = -1};
-	job->warn_at_ms = job->started_ms + SILENT_WARN_MS;
+	*job = (struct job){
+		.options = o, .started_ms = launch_now_ms(), .count = o->nodes, .writer_event = -1};
 	if (o->time_out_s > 0)
 		job->time_out_at_ms = job->started_ms + (int64_t)(o->time_out_s * 1000);
-	conn_init(&job->seed, s->seed, NU_BOOT_BLOB_MAX);
 	job->nodes = launch_alloc(job->count * sizeof(*job->nodes));
 	for (unsigned n = 0; n < job->count; n++) {
 		struct node *node = &job->nodes[n];
 		int label = o->no_prefix ? -1 : (int)n;
 		*node = (struct node){.number = n, .job = job};
-		conn_init(&node->conn, s->nodes[n], NU_BOOT_TEXT_MAX);
-		relay_init(&node->out, s->pipes[n][0], &job->out, label);
-		relay_init(&node->err, s->pipes[n][1], &job->err, label);
+		relay_init(&node->out, &job->out, label);
+		relay_init(&node->err, &job->err, label);
+	}
+}
+
+void job_set_hosts(struct job *job, struct host **hosts, unsigned nhosts)
+{
+	job->hosts = hosts;
+	job->nhosts = nhosts;
+	for (unsigned i = 0; i < nhosts; i++) {
+		for (unsigned n = 0; n < hosts[i]->count; n++)
+			job->nodes[hosts[i]->first + n].host = hosts[i];
 	}
 }

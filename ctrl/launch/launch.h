@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nu_launch's parts: conn.c framed sockets that never block; writer.c its own stdout and stderr; relay.c nodes' output
- * by lines; spawn.c the one exec; job.c the job's life; operator.c nu_ctl's socket; main.c options and the loop.
+ * nu_launch's parts: conn.c framed streams that never block; writer.c its own stdout and stderr; relay.c nodes' output
+ * by lines; spawn.c the one exec; crew.c the nodes of one machine; job.c the job's life, with hosts (host.h) that are
+ * here.c or, behind an agent (agent.c), remote.c; hosts.c which hosts; operator.c nu_ctl's socket; main.c options.
  */
 #pragma once
 
@@ -29,23 +30,29 @@ struct shared {
 	unsigned char data[];
 };
 struct shared *shared_new(size_t len_bytes);
+struct shared *shared_copy(const void *bytes, size_t len_bytes); /* NULL for no bytes */
 void shared_put(struct shared *s);
 
 struct out;
 struct conn {
-	int fd; /* -1: closed */
+	int fd;	    /* -1: closed */
+	int out_fd; /* the same, but for pipes */
+	bool piped;
+	bool heard; /* set whenever something came; the owner clears it */
 	struct nu_boot_head head;
 	size_t head_have, have;
 	char *payload; /* with a NUL after it */
 	uint32_t max_bytes;
 	struct out *first, **last_p;
-	size_t first_sent;
+	size_t first_sent, queued_bytes;
 };
 /* Takes the payload's bytes for the call only. */
 typedef void (*conn_fn)(void *arg, const struct nu_boot_head *head, const char *payload);
 
 void conn_init(struct conn *c, int fd, uint32_t max_bytes);
+void conn_init_pipes(struct conn *c, int in, int out, uint32_t max_bytes);
 void conn_close(struct conn *c);
+/* For sockets; with pipes, output is out_fd's. */
 short conn_events(const struct conn *c);
 /* Reads what is there and calls @fn for each message. False: the other end is gone or talks nonsense. */
 bool conn_read(struct conn *c, conn_fn fn, void *arg);
@@ -53,6 +60,7 @@ bool conn_read(struct conn *c, conn_fn fn, void *arg);
 void conn_send(struct conn *c, uint32_t type, int32_t arg, uint64_t id, const void *payload,
 	       size_t len_bytes);
 void conn_send_shared(struct conn *c, uint32_t type, int32_t arg, uint64_t id, struct shared *s);
+void conn_send_node(struct conn *c, unsigned node, uint32_t type, int32_t arg, uint64_t id, struct shared *s);
 void conn_flush(struct conn *c);
 
 /* ---- writer.c: a thread, since stdout may block and must not be made non-blocking (others share it) ---- */
@@ -78,21 +86,17 @@ int writer_error(struct writer *w);
 
 /* One node's stdout or stderr. */
 struct relay {
-	int fd; /* -1: at its end */
 	struct writer *to;
 	char prefix[16];
 	char *line; /* begun, not ended */
 	size_t len, cap;
 };
-enum relay_result { RELAY_MORE, RELAY_EMPTY, RELAY_EOF };
 
-void relay_init(struct relay *r, int fd, struct writer *to, int node); /* node -1: no prefix */
-/* Reads once. At the end of file the last, unended line is passed on and the descriptor closed. */
-enum relay_result relay_pump(struct relay *r);
+void relay_init(struct relay *r, struct writer *to, int node); /* node -1: no prefix */
+void relay_feed(struct relay *r, const char *data, size_t len);
+/* The last, unended line is passed on. */
 void relay_finish(struct relay *r);
-/* Passes on what there is, and reads no more. */
 void relay_close(struct relay *r);
-bool relay_may_read(const struct relay *r);
 
 /* ---- spawn.c ---- */
 
@@ -103,26 +107,50 @@ struct options {
 	bool keep_going, no_prefix;
 	double time_out_s; /* 0: none */
 	char **argv;
+	struct hosts *hosts; /* hosts.h; NULL: this machine alone */
 };
 
+/* What is started, and what its constructor is told. */
+struct spawn {
+	struct nu_boot_hello hello;
+	char **argv;
+	int program_fd; /* of the program's file; -1: argv[0] is looked for */
+	int stdin_fd;	/* -1: ours */
+};
 struct spawned {
 	pid_t pid;
 	int seed;	 /* socket to the constructor */
 	int *nodes;	 /* control sockets */
 	int (*pipes)[2]; /* stdout and stderr of each, to read */
 };
+/* The rest of a hello of @o, for @here nodes from @first. */
+void spawn_hello(struct nu_boot_hello *hello, const struct options *o);
 /* Starts the program. 0, or the launcher's exit status with the cause said: 127 not found, 126 cannot be run, 1. */
-int spawn_program(const struct options *o, struct spawned *s_p);
+int spawn_program(const struct spawn *how, struct spawned *s_p);
+
+/* ---- layout.c: the same layout in processes that are not forked from one ---- */
+
+/* Chooses a layout for the whole job. 0 or -errno. */
+int __attribute__((warn_unused_result)) layout_choose(struct nu_boot_hello *hello);
+/* What the program's constructor will put back. */
+void layout_note(struct nu_boot_hello *hello);
+/* In the child, before the exec: 0, or -errno with *@what_p what is forbidden. */
+int __attribute__((warn_unused_result)) layout_apply(const struct nu_boot_hello *hello, int *what_p);
+/* In its parent: waits for the exec and sets AT_RANDOM. 0, or -errno; the child has been killed. */
+int __attribute__((warn_unused_result)) layout_finish(pid_t pid, const struct nu_boot_hello *hello);
+const char *layout_forbidden(int what); /* and how to allow it */
 
 /* ---- job.c ---- */
 
+struct host;
 struct node {
 	unsigned number;
 	struct job *job;
+	struct host *host;
 	pid_t pid;
-	struct conn conn;
 	struct relay out, err;
 	bool alive, dead, joined, ready, has_blob;
+	bool lost; /* with its host */
 	int wait_status;
 	struct shared *blob;
 };
@@ -132,19 +160,14 @@ enum job_phase { JOB_BOOT, JOB_RUN, JOB_FINISH, JOB_OVER };
 struct job {
 	const struct options *options;
 	enum job_phase phase;
-	bool ending, killed, quiet;
+	bool ending, killed, finishing, quiet;
 	int status;
 	int signals_seen;
 	int64_t started_ms, warn_at_ms, time_out_at_ms, kill_at_ms, give_up_at_ms;
 	const char *kill_why;
 
-	pid_t program; /* our child; the seed, or something that runs it */
-	bool program_gone;
-	int program_status;
-	struct conn seed;
-	pid_t seed_pid;
-	int seed_pidfd;
-
+	struct host **hosts;
+	unsigned nhosts;
 	struct node *nodes;
 	unsigned count, alive;
 	bool any_joined;
@@ -154,10 +177,13 @@ struct job {
 	int writer_event;
 };
 
-void job_start(struct job *job, const struct options *o, struct spawned *s);
-void job_on_seed(struct job *job);
-void job_on_seed_exit(struct job *job);
-void job_on_node(struct node *n);
+/* Nodes without hosts yet. */
+void job_init(struct job *job, const struct options *o);
+/* @hosts: malloc'ed, each with its part of the nodes. */
+void job_set_hosts(struct job *job, struct host **hosts, unsigned nhosts);
+void job_send(struct node *n, uint32_t type, int32_t arg, uint64_t id, const void *payload, size_t len_bytes);
+/* The program has been started, and should be heard of soon. */
+void job_expect_program(struct job *job);
 void job_on_sigchld(struct job *job);
 void job_on_signal(struct job *job, int signo);
 void job_on_writer(struct job *job);

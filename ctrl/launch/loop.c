@@ -2,6 +2,7 @@
 /*
  * One poll loop over everything the launcher waits for. Nothing in it blocks: output has its threads.
  */
+#include "host.h"
 #include "loop.h"
 
 #include <errno.h>
@@ -16,9 +17,7 @@ enum {
 	AT_SIGNAL,
 	AT_WRITER,
 	AT_LISTENER,
-	AT_SEED,
-	AT_SEED_PIDFD,
-	AT_NODES /* three each: socket, stdout, stderr; then operators */
+	AT_HOSTS /* then operators */
 };
 
 static void enter(struct pollfd *p, int fd, short events)
@@ -31,15 +30,9 @@ static void enter_all(struct job *job, const struct loop *l, struct pollfd *p)
 	enter(&p[AT_SIGNAL], l->signal_fd, POLLIN);
 	enter(&p[AT_WRITER], job->writer_event, POLLIN);
 	enter(&p[AT_LISTENER], l->listener, POLLIN);
-	enter(&p[AT_SEED], job->seed.fd, conn_events(&job->seed));
-	enter(&p[AT_SEED_PIDFD], job->seed_pidfd, POLLIN);
-	for (unsigned n = 0; n < job->count; n++) {
-		struct node *node = &job->nodes[n];
-		/* A pipe whose output does not keep up is left out, or its hang-up would wake us for nothing. */
-		enter(&p[AT_NODES + 3 * n], node->conn.fd, conn_events(&node->conn));
-		enter(&p[AT_NODES + 3 * n + 1], relay_may_read(&node->out) ? node->out.fd : -1, POLLIN);
-		enter(&p[AT_NODES + 3 * n + 2], relay_may_read(&node->err) ? node->err.fd : -1, POLLIN);
-	}
+	p += AT_HOSTS;
+	for (unsigned i = 0; i < job->nhosts; p += job->hosts[i++]->npoll)
+		job->hosts[i]->ops->poll(job->hosts[i], p);
 }
 
 static void on_signals(struct job *job, int fd)
@@ -56,22 +49,6 @@ static void on_signals(struct job *job, int fd)
 		job_on_sigchld(job);
 }
 
-static void on_nodes(struct job *job, const struct pollfd *p)
-{
-	for (unsigned n = 0; n < job->count; n++) {
-		struct node *node = &job->nodes[n];
-		const struct pollfd *mine = &p[AT_NODES + 3 * n];
-		if (node->conn.fd >= 0 && (mine[0].revents & POLLOUT))
-			conn_flush(&node->conn);
-		if (node->conn.fd >= 0 && (mine[0].revents & ~POLLOUT))
-			job_on_node(node);
-		if (mine[1].revents)
-			relay_pump(&node->out);
-		if (mine[2].revents)
-			relay_pump(&node->err);
-	}
-}
-
 static void dispatch(struct job *job, const struct loop *l, const struct pollfd *p, unsigned operators)
 {
 	uint64_t count;
@@ -79,12 +56,10 @@ static void dispatch(struct job *job, const struct loop *l, const struct pollfd 
 		if (read(job->writer_event, &count, sizeof(count)) > 0)
 			job_on_writer(job);
 	}
-	if (p[AT_SEED].revents && job->seed.fd >= 0)
-		job_on_seed(job);
-	if (p[AT_SEED_PIDFD].revents && job->seed_pidfd >= 0)
-		job_on_seed_exit(job);
-	on_nodes(job, p);
-	operator_dispatch(job, p + AT_NODES + 3 * job->count, operators);
+	const struct pollfd *at = p + AT_HOSTS;
+	for (unsigned i = 0; i < job->nhosts; at += job->hosts[i++]->npoll)
+		job->hosts[i]->ops->dispatch(job->hosts[i], at);
+	operator_dispatch(job, at, operators);
 	if (p[AT_LISTENER].revents)
 		operator_accept(job, l->listener);
 	/* Last: what a node said before its death was read above. */
@@ -109,7 +84,10 @@ int loop_init(struct loop *l)
 
 void loop_run(struct loop *l, struct job *job)
 {
-	struct pollfd *p = launch_alloc((AT_NODES + 3 * job->count + OPERATORS_MAX) * sizeof(*p));
+	unsigned fixed = AT_HOSTS;
+	for (unsigned i = 0; i < job->nhosts; i++)
+		fixed += job->hosts[i]->npoll;
+	struct pollfd *p = launch_alloc((fixed + OPERATORS_MAX) * sizeof(*p));
 	job->writer_event = l->event_fd;
 	while (job->phase != JOB_OVER) {
 		if (job->phase == JOB_FINISH)
@@ -118,8 +96,8 @@ void loop_run(struct loop *l, struct job *job)
 		if (job->phase == JOB_OVER)
 			break;
 		enter_all(job, l, p);
-		unsigned operators = operator_poll(p + AT_NODES + 3 * job->count);
-		int n = poll(p, AT_NODES + 3 * job->count + operators, timeout_ms);
+		unsigned operators = operator_poll(p + fixed);
+		int n = poll(p, fixed + operators, timeout_ms);
 		if (n < 0 && errno != EINTR) {
 			launch_say("poll: %s", strerror(errno));
 			exit(1);

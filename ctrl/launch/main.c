@@ -2,6 +2,7 @@
 /*
  * nu_launch: runs a program as a logical process of several nodes on this machine.
  */
+#include "host.h"
 #include "loop.h"
 
 #include "core/size.h"
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -197,10 +199,30 @@ static void take_options(int argc, char **argv, struct options *o)
 		o->cores = each < 1 ? 1 : each > CORES_MAX ? CORES_MAX : each;
 }
 
+static int start_here(const struct options *o)
+{
+	struct spawn how = {.argv = o->argv, .program_fd = -1, .stdin_fd = -1};
+	struct spawned s;
+	spawn_hello(&how.hello, o);
+	if (getrandom(how.hello.secret, sizeof(how.hello.secret), 0) != (ssize_t)sizeof(how.hello.secret)) {
+		launch_say("no randomness for the job's secret: %s", strerror(errno));
+		return 1;
+	}
+	int status = spawn_program(&how, &s);
+	explicit_bzero(how.hello.secret, sizeof(how.hello.secret));
+	if (status)
+		return status;
+	job_init(&job, o);
+	struct host **hosts = launch_alloc(sizeof(*hosts));
+	hosts[0] = here_create(&job, &s, o->nodes);
+	job_set_hosts(&job, hosts, 1);
+	job_expect_program(&job);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct options o = {.nodes = 2, .reader = "auto", .transport = "auto"};
-	struct spawned s;
 	struct loop l;
 
 	take_options(argc, argv, &o);
@@ -215,10 +237,9 @@ int main(int argc, char **argv)
 		launch_say("signals: %s", strerror(-err));
 		return 1;
 	}
-	int status = spawn_program(&o, &s);
+	int status = start_here(&o);
 	if (status)
 		return status;
-	job_start(&job, &o, &s);
 	l.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	/* After the fork: the child had one thread. */
 	if (l.event_fd < 0 || writer_start(&job.out, STDOUT_FILENO, l.event_fd) ||

@@ -89,7 +89,7 @@ static void on_ask(void *arg, const struct nu_boot_head *head, const char *paylo
 		answer(c, -EAGAIN, starting, strlen(starting));
 	} else {
 		c->request = ++last_request;
-		conn_send(&job->nodes[0].conn, NU_BOOT_ASK, 0, c->request, payload, head->len_bytes);
+		job_send(&job->nodes[0], NU_BOOT_ASK, 0, c->request, payload, head->len_bytes);
 	}
 }
 

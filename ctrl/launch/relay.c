@@ -5,20 +5,15 @@
  */
 #include "launch.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#define READ_BYTES     65536
 #define LINE_MAX_BYTES ((size_t)1 << 20) /* longer lines are broken here, so that memory stays bounded */
 
-void relay_init(struct relay *r, int fd, struct writer *to, int node)
+void relay_init(struct relay *r, struct writer *to, int node)
 {
-	*r = (struct relay){.fd = fd, .to = to};
-	fcntl(fd, F_SETFL, O_NONBLOCK); /* our end of the pipe alone */
+	*r = (struct relay){.to = to};
 	if (node >= 0)
 		snprintf(r->prefix, sizeof(r->prefix), "[%d] ", node);
 }
@@ -48,7 +43,7 @@ static size_t put(char *to, const char *data, size_t len)
 }
 
 /* Whole lines go out in one piece; the rest is kept. */
-static void feed(struct relay *r, const char *data, size_t len)
+void relay_feed(struct relay *r, const char *data, size_t len)
 {
 	size_t plen = strlen(r->prefix), lines = 0, used = 0;
 	const char *end = data + len, *next;
@@ -95,27 +90,4 @@ void relay_close(struct relay *r)
 	free(r->line);
 	r->line = NULL;
 	r->cap = 0;
-	close(r->fd);
-	r->fd = -1;
-}
-
-bool relay_may_read(const struct relay *r)
-{
-	return r->fd >= 0 && writer_queued(r->to) < WRITER_HIGH_BYTES;
-}
-
-enum relay_result relay_pump(struct relay *r)
-{
-	char buf[READ_BYTES];
-	if (r->fd < 0)
-		return RELAY_EOF;
-	ssize_t n = read(r->fd, buf, sizeof(buf));
-	if (n > 0) {
-		feed(r, buf, (size_t)n);
-		return RELAY_MORE;
-	}
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return errno == EAGAIN ? RELAY_EMPTY : RELAY_MORE;
-	relay_close(r);
-	return RELAY_EOF;
 }

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -77,26 +76,19 @@ static bool send_fds(int fd, const struct theirs *t, unsigned nodes)
 }
 
 /* Fills the seed's socket: it holds all of it, so that nothing has to be sent while the program starts. */
-static bool send_start(int fd, const struct options *o, const struct theirs *t)
+static bool send_start(int fd, const struct spawn *how, const struct theirs *t)
 {
 	struct {
 		struct nu_boot_head head;
 		struct nu_boot_hello hello;
-	} m = {.head = {.type = NU_BOOT_HELLO, .len_bytes = sizeof(m.hello)},
-	       .hello = {.version = NU_BOOT_VERSION,
-			 .count = o->nodes,
-			 .launcher = getpid(),
-			 .cores = o->cores,
-			 .mem_bytes = o->mem_bytes}};
+	} m = {.head = {.type = NU_BOOT_HELLO, .len_bytes = sizeof(m.hello)}, .hello = how->hello};
 	_Static_assert(sizeof(m) == sizeof(m.head) + sizeof(m.hello), "no padding between them");
-	memcpy(m.hello.reader, o->reader, sizeof(m.hello.reader));
-	memcpy(m.hello.transport, o->transport, sizeof(m.hello.transport));
-	memcpy(m.hello.rdma, o->rdma, sizeof(m.hello.rdma));
-	bool ok = getrandom(m.hello.secret, sizeof(m.hello.secret), 0) == (ssize_t)sizeof(m.hello.secret) &&
-		  send(fd, &m, sizeof(m), MSG_NOSIGNAL) == (ssize_t)sizeof(m);
+	m.hello.launcher = getpid();
+	layout_note(&m.hello);
+	bool ok = send(fd, &m, sizeof(m), MSG_NOSIGNAL) == (ssize_t)sizeof(m);
 	explicit_bzero(m.hello.secret, sizeof(m.hello.secret));
-	for (unsigned n = 0; ok && n < o->nodes; n += NU_BOOT_FDS_PER) {
-		unsigned some = o->nodes - n < NU_BOOT_FDS_PER ? o->nodes - n : NU_BOOT_FDS_PER;
+	for (unsigned n = 0; ok && n < how->hello.here; n += NU_BOOT_FDS_PER) {
+		unsigned some = how->hello.here - n < NU_BOOT_FDS_PER ? how->hello.here - n : NU_BOOT_FDS_PER;
 		ok = send_fds(fd, t + n, some);
 	}
 	if (!ok)
@@ -104,10 +96,31 @@ static bool send_start(int fd, const struct options *o, const struct theirs *t)
 	return ok;
 }
 
-static void __attribute__((noreturn))
-child(const struct options *o, int seed, int report, pid_t launcher, const struct rlimit *lim)
+void spawn_hello(struct nu_boot_hello *hello, const struct options *o)
 {
-	char env[32];
+	*hello = (struct nu_boot_hello){.version = NU_BOOT_VERSION,
+					.count = o->nodes,
+					.here = o->nodes,
+					.hosts = 1,
+					.cores = o->cores,
+					.mem_bytes = o->mem_bytes};
+	memcpy(hello->reader, o->reader, sizeof(hello->reader));
+	memcpy(hello->transport, o->transport, sizeof(hello->transport));
+	memcpy(hello->rdma, o->rdma, sizeof(hello->rdma));
+	memset(hello->cores_of, (int)o->cores, o->nodes);
+}
+
+/* Why there was no exec, on the way from the child. */
+struct report {
+	int err;  /* 0: something is forbidden */
+	int what; /* layout_forbidden() */
+};
+
+static void __attribute__((noreturn))
+child(const struct spawn *how, int seed, int report, pid_t launcher, const struct rlimit *lim)
+{
+	struct report r = {0};
+	char env[32], file[32];
 	sigset_t none;
 	/* Until the nodes are forked this is what ends the program with the launcher; then each node does the same. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != launcher)
@@ -119,32 +132,68 @@ child(const struct options *o, int seed, int report, pid_t launcher, const struc
 	snprintf(env, sizeof(env), "%d:%d", NU_BOOT_VERSION, seed);
 	/* UCX reads these before any code of ours runs. It must not patch mmap and its kin: heaps move by mremap. Unless the
 	 * user wants them, neither its own crash reports (ours know proclets) nor its file system with a thread. */
-	if (!fcntl(seed, F_SETFD, 0) && !setenv(NU_BOOT_ENV, env, 1) && !setenv("UCX_MEM_EVENTS", "n", 1) &&
-	    !setenv("UCX_HANDLE_ERRORS", "none", 0) && !setenv("UCX_VFS_ENABLE", "n", 0))
-		execvp(o->argv[0], o->argv);
-	int err = errno;
-	if (write(report, &err, sizeof(err)) != (ssize_t)sizeof(err))
+	if (fcntl(seed, F_SETFD, 0) || setenv(NU_BOOT_ENV, env, 1) || setenv("UCX_MEM_EVENTS", "n", 1) ||
+	    setenv("UCX_HANDLE_ERRORS", "none", 0) || setenv("UCX_VFS_ENABLE", "n", 0) ||
+	    (how->stdin_fd >= 0 && dup2(how->stdin_fd, STDIN_FILENO) < 0)) {
+		r.err = errno;
+	} else if (how->hello.chosen && layout_apply(&how->hello, &r.what)) {
+		r.err = 0;
+	} else if (how->program_fd >= 0) {
+		snprintf(file, sizeof(file), "/proc/self/fd/%d", how->program_fd);
+		execv(file, how->argv);
+		r = (struct report){.err = errno};
+	} else {
+		execvp(how->argv[0], how->argv);
+		r = (struct report){.err = errno};
+	}
+	if (write(report, &r, sizeof(r)) != (ssize_t)sizeof(r))
 		_exit(125);
-	_exit(err == ENOENT ? 127 : 126);
+	_exit(r.err == ENOENT ? 127 : 126);
 }
 
-int spawn_program(const struct options *o, struct spawned *s)
+/* Waits until the program runs: 0, or the launcher's exit status with the cause said. */
+static int wait_exec(const struct spawn *how, pid_t pid, int report)
 {
-	int pair[2], report[2], err = 0;
-	struct rlimit lim;
-	struct theirs *t = launch_alloc(o->nodes * sizeof(*t));
-	s->nodes = launch_alloc(o->nodes * sizeof(*s->nodes));
-	s->pipes = launch_alloc(o->nodes * sizeof(*s->pipes));
+	struct report r;
+	ssize_t n;
+	int err = how->hello.chosen ? layout_finish(pid, &how->hello) : 0;
+	/* Closed by a successful exec. */
+	do {
+		n = read(report, &r, sizeof(r));
+	} while (n < 0 && errno == EINTR);
+	close(report);
+	if (n == (ssize_t)sizeof(r)) {
+		if (r.err)
+			launch_say("%s: %s", how->argv[0],
+				   r.err == ENOENT ? "no such program" : strerror(r.err));
+		else
+			launch_say("%s", layout_forbidden(r.what));
+		return r.err == ENOENT ? 127 : 126;
+	}
+	if (!err)
+		return 0;
+	launch_say("%s: its start could not be prepared by ptrace: %s", how->argv[0], strerror(-err));
+	return 126;
+}
 
-	if (!room_for_fds(o->nodes, &lim) || !make_channels(o->nodes, s, t))
+int spawn_program(const struct spawn *how, struct spawned *s)
+{
+	int pair[2], report[2];
+	unsigned nodes = how->hello.here;
+	struct rlimit lim;
+	struct theirs *t = launch_alloc(nodes * sizeof(*t));
+	s->nodes = launch_alloc(nodes * sizeof(*s->nodes));
+	s->pipes = launch_alloc(nodes * sizeof(*s->pipes));
+
+	if (!room_for_fds(nodes, &lim) || !make_channels(nodes, s, t))
 		return 1;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) || pipe2(report, O_CLOEXEC)) {
 		launch_say("no channel for the program: %s", strerror(errno));
 		return 1;
 	}
-	if (!send_start(pair[0], o, t))
+	if (!send_start(pair[0], how, t))
 		return 1;
-	for (unsigned n = 0; n < o->nodes; n++) {
+	for (unsigned n = 0; n < nodes; n++) {
 		close(t[n].control);
 		close(t[n].out);
 		close(t[n].err);
@@ -157,18 +206,9 @@ int spawn_program(const struct options *o, struct spawned *s)
 		return 1;
 	}
 	if (!s->pid)
-		child(o, pair[1], report[1], self, &lim);
+		child(how, pair[1], report[1], self, &lim);
 	close(pair[1]);
 	close(report[1]);
 	s->seed = pair[0];
-	/* Closed by a successful exec. */
-	ssize_t n;
-	do {
-		n = read(report[0], &err, sizeof(err));
-	} while (n < 0 && errno == EINTR);
-	close(report[0]);
-	if (n != (ssize_t)sizeof(err))
-		return 0;
-	launch_say("%s: %s", o->argv[0], err == ENOENT ? "no such program" : strerror(err));
-	return err == ENOENT ? 127 : 126;
+	return wait_exec(how, s->pid, report[0]);
 }

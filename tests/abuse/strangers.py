@@ -273,7 +273,7 @@ def other_user(tmp):
 def pretenders():
     r = run(serve, "x", env=dict(os.environ, NU_BOOT="nonsense"))
     check(r.returncode == 1 and "NU_BOOT=nonsense names no socket" in r.stdout, f"NU_BOOT=nonsense: {r.stdout}")
-    for value in ("2:0", "2:99", "1:5", "2:5x", "", "2:-1", "2:99999999999999999999", "2:" + "9" * 5000):
+    for value in ("3:0", "3:99", "1:5", "3:5x", "", "3:-1", "3:99999999999999999999", "3:" + "9" * 5000):
         r = run(serve, "x", env=dict(os.environ, NU_BOOT=value))
         check(r.returncode == 1 and "names no socket" in r.stdout, f"NU_BOOT={value[:20]}: {r.returncode} {r.stdout}")
     for words, closes, want in ((b"", True, ""), (os.urandom(200), False, "different versions"),
@@ -282,7 +282,7 @@ def pretenders():
                                 (frame(1, b"")[:10], False, "is silent")):
         ours, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)
-        p = subprocess.Popen([serve, "x"], env=dict(os.environ, NU_BOOT=f"2:{theirs.fileno()}"), pass_fds=[theirs.fileno()],
+        p = subprocess.Popen([serve, "x"], env=dict(os.environ, NU_BOOT=f"3:{theirs.fileno()}"), pass_fds=[theirs.fileno()],
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         theirs.close()
         ours.sendall(words)

@@ -67,7 +67,8 @@ static void run(unsigned which, int fd)
 {
 	static const struct nu_boot_ops ops = {on_dead, on_end, on_ctl};
 	static struct node_fds fds[NU_MAX_NODES];
-	struct nu_boot_hello hello = {.count = nu_node.count, .cores = 1, .launcher = getppid()};
+	struct nu_boot_hello hello = {
+		.count = nu_node.count, .here = nu_node.count, .hosts = 1, .cores = 1, .launcher = getppid()};
 	void *all[NU_MAX_NODES];
 	size_t lens[NU_MAX_NODES];
 

@@ -4,7 +4,8 @@
  * the passing of time in between. Input: steps, each a byte and its arguments. Nothing outside is touched: processes
  * and their ends are pretended.
  */
-#include "ctrl/launch/launch.h"
+#include "ctrl/launch/crew.h"
+#include "ctrl/launch/host.h"
 
 #include "fuzz.h"
 
@@ -57,6 +58,8 @@ static long pretend_pidfd(pid_t pid)
 static int next_client(void);
 
 #include "ctrl/launch/conn.c"
+#include "ctrl/launch/crew.c"
+#include "ctrl/launch/here.c"
 #include "ctrl/launch/job.c"
 #include "ctrl/launch/operator.c"
 #include "ctrl/launch/relay.c"
@@ -176,12 +179,17 @@ static void poll_operators(void)
 		drain_end(op_ends[i]);
 }
 
+static struct crew *the_crew(void)
+{
+	return &here_of(the_job->hosts[0])->crew;
+}
+
 static void child_dies(struct in *in)
 {
 	unsigned n = in_u8(in) % (NODES + 1);
 
 	reap_status = in_u8(in) << (in_u8(in) & 8);
-	to_reap[nreap++] = n == NODES ? the_job->program : the_job->nodes[n].pid;
+	to_reap[nreap++] = n == NODES ? the_crew()->program : the_crew()->members[n].pid;
 	job_on_sigchld(the_job);
 	nreap = 0;
 }
@@ -215,8 +223,8 @@ static void step(struct in *in)
 		connect_client(in);
 		break;
 	case 10:
-		if (job->seed_pidfd >= 0)
-			job_on_seed_exit(job);
+		if (the_crew()->seed_pidfd >= 0)
+			on_seed_exit(the_crew());
 		break;
 	case 11:
 		child_dies(in);
@@ -241,14 +249,19 @@ static void turn(void)
 {
 	struct job *job = the_job;
 
-	if (job->seed.fd >= 0)
-		job_on_seed(job);
+	struct crew *c = the_crew();
+
+	if (c->seed.fd >= 0)
+		on_seed(c);
 	for (unsigned n = 0; n < NODES; n++) {
-		if (job->nodes[n].conn.fd >= 0) {
-			conn_flush(&job->nodes[n].conn);
-			job_on_node(&job->nodes[n]);
+		struct member *m = &c->members[n];
+
+		conn_flush(&m->conn);
+		on_member(m);
+		for (unsigned stream = 0; stream < 2; stream++) {
+			if (may_pump(m, stream))
+				pump(m, stream);
 		}
-		relay_pump(&job->nodes[n].out);
 		drain_end(node_ends[n]);
 	}
 	drain_end(seed_end);
@@ -280,20 +293,22 @@ static void channels(struct spawned *s, int (*ends)[2])
 
 static void tear_down(struct job *job)
 {
-	conn_close(&job->seed);
-	if (job->seed_pidfd >= 0)
-		close(job->seed_pidfd);
-	for (unsigned n = 0; n < NODES; n++) {
-		struct node *node = &job->nodes[n];
+	struct crew *c = the_crew();
 
-		conn_close(&node->conn);
+	conn_close(&c->seed);
+	if (c->seed_pidfd >= 0)
+		close(c->seed_pidfd);
+	for (unsigned n = 0; n < NODES; n++) {
+		struct member *m = &c->members[n];
+
+		conn_close(&m->conn);
 		shut(&node_ends[n]);
 		shut(&out_ends[n]);
-		while (relay_pump(&node->out) != RELAY_EOF)
-			;
-		while (relay_pump(&node->err) != RELAY_EOF)
-			;
-		shared_put(node->blob);
+		for (unsigned stream = 0; stream < 2; stream++) {
+			while (m->output[stream] >= 0)
+				(void)pump(m, stream);
+		}
+		shared_put(job->nodes[n].blob);
 	}
 	for (unsigned i = 0; i < OPERATORS_MAX; i++) {
 		if (clients[i].used)
@@ -302,6 +317,8 @@ static void tear_down(struct job *job)
 	for (unsigned i = 0; i < OPS; i++)
 		shut(&op_ends[i]);
 	shut(&seed_end);
+	free(c->members);
+	free(job->hosts[0]);
 	free(job->nodes);
 }
 
@@ -315,6 +332,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 				  .time_out_s = 9};
 	struct in in = {data, len};
 	int nodes[NODES], ends[NODES][2];
+	struct host *hosts[1];
 	struct spawned s = {.pid = 4242, .nodes = nodes, .pipes = ends};
 
 	now_ms = 1000;
@@ -322,7 +340,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	nreap = 0;
 	channels(&s, ends);
 	the_job = &job;
-	job_start(&job, &o, &s);
+	job_init(&job, &o);
+	hosts[0] = here_create(&job, &s, NODES);
+	job_set_hosts(&job, hosts, 1);
+	job_expect_program(&job);
 	(void)in_u8(&in);
 	for (unsigned i = 0; i < 200 && in.left && job.phase != JOB_OVER; i++) {
 		step(&in);
