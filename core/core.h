@@ -474,6 +474,7 @@ void nu_proclet_leave(struct nu_proclet *p);
 int nu_proclet_map(void *proclet, size_t want_bytes, size_t *mapped_p);
 /* Takes extents that hold [0, len_bytes) of a heap that will arrive, every page backed; not installed yet. */
 int __must_check nu_proclet_reserve(struct nu_proclet *p, size_t len_bytes);
+/* Moves those that are at home to their places in the segment. */
 int __must_check nu_proclet_install(struct nu_proclet *p);
 /* Gives all extents back. */
 void nu_proclet_unmap(struct nu_proclet *p);

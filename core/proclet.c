@@ -95,13 +95,16 @@ int nu_proclet_reserve(struct nu_proclet *p, size_t len_bytes)
 
 int nu_proclet_install(struct nu_proclet *p)
 {
-	set_mapped(p, 0);
+	size_t done = 0;
+
 	for (unsigned i = 0; i < p->nextents; i++) {
-		int ret = nu_extent_install(&p->extents[i], (char *)base_of(p) + p->mapped_bytes);
+		struct nu_extent *e = &p->extents[i];
+		int ret = e->at == e->home ? nu_extent_install(e, (char *)base_of(p) + done) : 0;
 
 		if (ret)
 			return ret;
-		set_mapped(p, p->mapped_bytes + p->extents[i].len_bytes);
+		done += e->len_bytes;
+		set_mapped(p, done);
 	}
 	return 0;
 }

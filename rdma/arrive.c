@@ -177,6 +177,9 @@ static void prepare_run(void *self, void *args, void *result, struct nu_out *out
 		ret = nu_fault(NU_FAULT_MOVE_ENTERED);
 		if (!ret)
 			ret = nu_proclet_reserve(p, a->used_bytes);
+		/* Now, while it still runs: this takes longer than the reading of a small heap. */
+		if (!ret)
+			ret = nu_proclet_install(p);
 		if (!ret)
 			ret = adopt_ahead(p, a);
 		if (!ret)
@@ -216,25 +219,17 @@ static void settle(struct nu_proclet *p, uint64_t from);
 
 /* ---- hand-over ---- */
 
-/* Pieces to read: the used part of the heap into the extents' pool addresses, and each live stack in place. */
-static struct nu_piece *pieces_of(struct nu_proclet *p, const struct nu_handover *h,
-				  const struct nu_handover_thread *threads, unsigned *n_p)
+/* Pieces to read: the used part of the heap and each live stack, in place. */
+static struct nu_piece *pieces_of(const struct nu_handover *h, const struct nu_handover_thread *threads,
+				  unsigned *n_p)
 {
-	struct nu_piece *pieces = malloc((p->nextents + h->nthreads) * sizeof(*pieces));
+	struct nu_piece *pieces = malloc((1 + (size_t)h->nthreads) * sizeof(*pieces));
 	uint64_t base = (uint64_t)nu_seg_addr(nu_id_seg(h->id));
-	size_t done = 0;
 	unsigned n = 0;
 
 	if (!pieces)
 		return NULL;
-	for (unsigned i = 0; i < p->nextents && done < h->used_bytes; i++) {
-		size_t len = p->extents[i].len_bytes;
-
-		if (len > h->used_bytes - done)
-			len = h->used_bytes - done;
-		pieces[n++] = (struct nu_piece){p->extents[i].home, base + done, len};
-		done += len;
-	}
+	pieces[n++] = (struct nu_piece){(void *)base, base, h->used_bytes};
 	for (unsigned i = 0; i < h->nthreads; i++)
 		pieces[n++] =
 			(struct nu_piece){(void *)threads[i].low, threads[i].low, threads[i].live_bytes};
@@ -288,21 +283,21 @@ static int pull(struct nu_proclet *p, const struct nu_handover *h, const struct 
 	struct nu_piece *pieces;
 	int ret = nu_proclet_reserve(p, h->used_bytes); /* it may have grown since */
 
+	if (!ret)
+		ret = nu_proclet_install(p);
 	if (ret)
 		return ret;
 	ret = adopt_stacks(p, h, threads, &adopted);
 	if (ret)
 		goto drop_stacks;
 	ret = -ENOMEM;
-	pieces = pieces_of(p, h, threads, &n);
+	pieces = pieces_of(h, threads, &n);
 	if (!pieces)
 		goto drop_stacks;
 	ret = nu_reader_read((unsigned)h->from, pieces, n);
 	free(pieces);
 	if (!ret)
 		ret = nu_fault(NU_FAULT_MOVE_READ);
-	if (!ret)
-		ret = nu_proclet_install(p);
 	if (!ret)
 		ret = contents_check(p, h, threads);
 	if (!ret)
