@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * deny CALL PROG ARGS...: runs PROG where the kernel refuses one system call with EPERM, as container profiles and
- * kernel.yama.ptrace_scope above 1 do. CALL: process_vm_readv, pidfd_open.
+ * kernel.yama.ptrace_scope above 1 do. CALL: one of those below.
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -19,6 +19,8 @@ static const struct {
 } calls[] = {
 	{"process_vm_readv", SYS_process_vm_readv},
 	{"pidfd_open", SYS_pidfd_open},
+	{"personality", SYS_personality},
+	{"ptrace", SYS_ptrace},
 };
 
 static int deny(unsigned number)
@@ -47,6 +49,6 @@ int main(int argc, char **argv)
 		perror(argv[2]);
 		return 127;
 	}
-	fprintf(stderr, "usage: deny process_vm_readv|pidfd_open PROG ARGS...\n");
+	fprintf(stderr, "usage: deny process_vm_readv|pidfd_open|personality|ptrace PROG ARGS...\n");
 	return 2;
 }

@@ -50,6 +50,7 @@ HANDLED = [
     (r"nu_launch -n N .*PROG ARGS.*", "help:ctrl/nu_launch"),
     (r"nu_ctl nodes\|.*", "help:ctrl/nu_ctl"),
     (r"nu_perf -t TEST", "help:perf/nu_perf"),
+    (r"nu_info( -j)?", "suite abuse"),
     (r"kvstore", "help:samples/kvstore"),
     (r"gcc -std=gnu17 prog\.c .*pkg-config.*nu\)", "suite package"),
     (r"nu_launch -n 3 \./prog", "suite package"),
@@ -97,7 +98,7 @@ def dev_names_every_suite():
 def tools_have_what_is_said_of_them():
     """options and words of README's table of tools that --help does not have"""
     bad = []
-    for tool in ("ctrl/nu_launch", "ctrl/nu_ctl", "perf/nu_perf", "samples/kvstore"):
+    for tool in ("ctrl/nu_launch", "ctrl/nu_ctl", "ctrl/nu_info", "perf/nu_perf", "samples/kvstore"):
         status, text = output(BUILD / tool, "--help")
         if status:
             bad.append(f"{tool} --help: status {status}")
@@ -119,7 +120,7 @@ def tools_have_what_is_said_of_them():
 def man_pages_have_every_option():
     """options of --help that the tool's man page does not have, and the other way round"""
     bad = []
-    for tool, page in (("ctrl/nu_launch", "nu_launch.1"), ("ctrl/nu_ctl", "nu_ctl.1"), ("perf/nu_perf", "nu_perf.1"),
+    for tool, page in (("ctrl/nu_launch", "nu_launch.1"), ("ctrl/nu_ctl", "nu_ctl.1"), ("ctrl/nu_info", "nu_info.1"), ("perf/nu_perf", "nu_perf.1"),
                        ("samples/kvstore", "kvstore.1")):
         help_options = set(re.findall(r"(?:^|\s)(--?[a-zA-Z][a-z-]*)", output(BUILD / tool, "--help")[1], re.M))
         page_body = page_text(SRC / "man" / page)

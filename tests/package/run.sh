@@ -88,7 +88,7 @@ self_contained() { # the installed header, with nothing else in the search path
 case $what in
 install)
 	for f in lib:libnu.so lib:libnu.so.0 lib:pkgconfig/nu.pc lib:pkgconfig/nu-static.pc lib:libnu.a prefix:include/nu/nu.h prefix:include/nu/nu_args.h \
-		prefix:include/nu/nu_class.h prefix:include/nu/nu_thread.h prefix:bin/nu_launch prefix:bin/nu_ctl \
+		prefix:include/nu/nu_class.h prefix:include/nu/nu_thread.h prefix:bin/nu_launch prefix:bin/nu_ctl prefix:bin/nu_info \
 		prefix:bin/nu_perf prefix:bin/kvstore prefix:bin/accumulator; do
 		case $f in lib:*) path=$libdir/${f#*:} ;; *) path=$prefix/${f#*:} ;; esac
 		check "installed: ${f#*:}" test -s "$path"
