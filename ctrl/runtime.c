@@ -128,7 +128,8 @@ static int check_alike(void)
 static int connect_wire(void)
 {
 	struct nu_wire_options wo = {.transport = nu_boot_options.transport,
-				     .key = nu_key_derive(nu_boot_options.secret, "batches")};
+				     .key = nu_key_derive(nu_boot_options.secret, "batches"),
+				     .address = nu_boot_options.address};
 	void *all[NU_MAX_NODES], *mine;
 	size_t lens[NU_MAX_NODES], len;
 	int ret = nu_wire_init(&wo);

@@ -171,7 +171,7 @@ static void pump(struct wire_core *wc, struct nu_conn *c)
 
 		if (!b)
 			return;
-		rc = nu_link->send(c->ep, b);
+		rc = c->link->send(c->ep, b);
 		if (rc == -EAGAIN) {
 			c->current = b;
 			c->stalled = true;
@@ -204,7 +204,7 @@ void nu_conn_post(struct wire_core *wc, struct nu_conn *c, struct nu_buf *b)
 			nu_conn_dirty(c);
 	} else if (likely(c->state == CONN_UP && !c->queue)) {
 		b->ep = c->ep;
-		rc = nu_link->send(c->ep, b);
+		rc = c->link->send(c->ep, b);
 		b->busy = rc > 0;
 		nu_buf_put(wc, b);
 		if (unlikely(rc < 0))
@@ -245,7 +245,7 @@ static void has_endpoint(struct wire_core *wc, struct nu_conn *c, void *ep)
 	c->current = NULL;
 	c->unsent = c->queue;
 	c->up_ns = nu_mono_ns();
-	if (!c->lasting && nu_link->may_break(ep)) {
+	if (!c->lasting && c->link->may_break(ep)) {
 		c->lasting = true;
 		for (struct nu_buf *b = c->queue; b; b = b->next) {
 			((struct nu_batch *)b->data)->seq = ++c->seq;
@@ -265,7 +265,7 @@ static void connect_peer(struct wire_core *wc, struct nu_conn *c)
 	void *ep;
 
 	if (p->ncores)
-		err = nu_link->connect(c->core, p->addresses[to], p->address_lens[to], c, &ep);
+		err = c->link->connect(c->core, p->addresses[to], p->address_lens[to], c, &ep);
 	else
 		nu_err("a message for node %u, whose address nobody has told", c->node);
 	if (!err)
@@ -304,7 +304,7 @@ void nu_conn_flush(struct wire_core *wc, struct nu_conn *c)
 
 	if (unlikely(broken)) {
 		c->broken_ep = NULL;
-		nu_link->close(c->core, broken);
+		c->link->close(c->core, broken);
 	}
 	if (unlikely(c->state != CONN_UP) && (c->queue || c->ack_wanted || c->probe_wanted)) {
 		if (c->state == CONN_DOWN)
@@ -330,11 +330,11 @@ struct nu_conn *nu_conn_adopt(unsigned core, unsigned node, unsigned peer_core, 
 	if (c->state == CONN_UP) {
 		if (node > nu_node.self)
 			return NULL;
-		nu_link->close(core, c->ep);
+		c->link->close(core, c->ep);
 		nu_session_broken(c);
 	}
 	if (c->broken_ep) { /* this one may break before the scheduler has closed that */
-		nu_link->close(core, c->broken_ep);
+		c->link->close(core, c->broken_ep);
 		c->broken_ep = NULL;
 	}
 	has_endpoint(wc, c, ep);
@@ -351,6 +351,6 @@ void nu_conn_close(struct nu_conn *c)
 	nu_conn_drop_all(&nu_wire_cores[c->core], c);
 	for (unsigned i = 0; i < 2; i++) {
 		if (eps[i])
-			nu_link->close(c->core, eps[i]);
+			c->link->close(c->core, eps[i]);
 	}
 }

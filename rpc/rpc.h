@@ -7,7 +7,7 @@
 
 #include "sched/sched.h"
 
-/* ---- the wire: wire.c conn.c session.c, over ucx.c or tcp.c ---- */
+/* ---- the wire: wire.c link.c conn.c session.c, over ucx.c and tcp.c ---- */
 
 enum nu_msg_type {
 	NU_MSG_CALL = 1, /* to a proclet: run a method */
@@ -92,16 +92,21 @@ void nu_wire_flush(void);
 unsigned nu_wire_poll(void);
 
 struct nu_wire_options {
-	const char *transport; /* "auto", "shm", "tcp", or a UCX_TLS list */
-	unsigned credits;      /* per connection; 0: 4096 */
-	size_t batch_bytes;    /* 0: 8 KiB less what UCX puts in front */
-	uint64_t key;	       /* of the job, in every batch: nu_key_derive() */
-	bool several_hosts;    /* else sockets are on the loopback device alone (UCX_NET_DEVICES overrides) */
+	/* "auto": shared memory within a host, TCP between hosts; "tcp": our sockets to every peer; "shm" or a UCX_TLS list:
+	 * UCX to every peer */
+	const char *transport;
+	unsigned credits;    /* per connection; 0: 4096 */
+	size_t batch_bytes;  /* 0: 8 KiB less what UCX puts in front */
+	uint64_t key;	     /* of the job, in every batch: nu_key_derive() */
+	const char *address; /* numeric, of this host: sockets are bound to it alone; NULL or "": loopback */
+	const char
+		*device; /* of RDMA ("mlx5_0" or "mlx5_0:1"), where UCX uses one; NULL or "": as UCX likes */
 };
 /* A key for @purpose from the job's secret, which does not show in it. key.c */
 uint64_t nu_siphash(const uint8_t key[16], const void *data, size_t len_bytes);
 uint64_t nu_key_derive(const uint8_t secret[32], const char *purpose);
-/* Makes the link and one worker per core; before nu_sched_start (adds its poller). */
+/* Makes the links that nu_node.host_of[] calls for, with one worker each per core; before nu_sched_start (adds its
+ * pollers). */
 int __must_check nu_wire_init(const struct nu_wire_options *o);
 void nu_wire_fini(void);
 /* This node's worker addresses as one blob (malloc'ed), to be given to all others before the first message. */
@@ -109,7 +114,7 @@ int __must_check nu_wire_address(void **blob_p, size_t *len_p);
 int __must_check nu_wire_set_peer(unsigned node, const void *blob, size_t len);
 /* The node has been declared dead: connections are closed, waiters for credits fail. Any core. */
 void nu_wire_peer_dead(unsigned node);
-/* What UCX chose for the calling core's connection to @node, as text ("posix/memory", "tcp/lo"), or -ENOTCONN. */
+/* What carries the calling core's connection to @node, as text ("posix/memory", "tcp/eth0"), or -ENOTCONN. */
 int __must_check nu_wire_transport(unsigned node, char *buf, size_t len);
 
 /* ---- calls: call.c, serve.c, route.c ---- */

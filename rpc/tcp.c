@@ -9,6 +9,8 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -25,6 +27,8 @@
 #define BACKLOG		1024
 #define SYN_RETRIES	2     /* 7 s */
 #define USER_TIMEOUT_MS 20000 /* data that is not acknowledged for so long breaks the connection */
+#define IDLE_S		10    /* after which an idle connection to another host is probed ... */
+#define PROBE_S		5     /* ... so often, until it answers or USER_TIMEOUT_MS have passed */
 
 enum sock_state {
 	SOCK_CONNECTING,
@@ -39,6 +43,20 @@ struct greeting {
 	uint64_t key;
 };
 _Static_assert(sizeof(struct greeting) == 16, "wire format");
+
+/* Where a core listens, as other nodes are told. Network order. */
+struct tcp_address {
+	uint16_t family, port;
+	uint32_t spare; /* 0 */
+	uint8_t ip[16]; /* of IPv4 the first four */
+};
+_Static_assert(sizeof(struct tcp_address) == 24, "wire format");
+
+union address {
+	struct sockaddr sa;
+	struct sockaddr_in in4;
+	struct sockaddr_in6 in6;
+};
 
 struct sock {
 	struct nu_list link; /* of its worker */
@@ -65,6 +83,103 @@ struct worker {
 } __attribute__((aligned(NU_CACHE_LINE)));
 
 static struct worker workers[NU_MAX_CORES];
+static union address here; /* this host's, port 0 */
+static char here_text[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE], here_interface[IF_NAMESIZE];
+
+/* ---- addresses ---- */
+
+static socklen_t address_len(const union address *a)
+{
+	return a->sa.sa_family == AF_INET6 ? sizeof(a->in6) : sizeof(a->in4);
+}
+
+/* "10.0.0.1", "fd00::1", "fe80::1%eth0". */
+static bool parse_address(const char *text, union address *a)
+{
+	char copy[sizeof(here_text)], *zone;
+
+	*a = (union address){.sa.sa_family = AF_UNSPEC};
+	if (strlen(text) >= sizeof(copy))
+		return false;
+	strcpy(copy, text);
+	if (inet_pton(AF_INET, copy, &a->in4.sin_addr) == 1) {
+		a->sa.sa_family = AF_INET;
+		return true;
+	}
+	zone = strchr(copy, '%');
+	if (zone)
+		*zone++ = '\0';
+	if (inet_pton(AF_INET6, copy, &a->in6.sin6_addr) != 1)
+		return false;
+	a->sa.sa_family = AF_INET6;
+	a->in6.sin6_scope_id = zone ? if_nametoindex(zone) : 0;
+	return !zone || a->in6.sin6_scope_id;
+}
+
+static bool same_ip(const union address *a, const struct sockaddr *b)
+{
+	if (!b || a->sa.sa_family != b->sa_family)
+		return false;
+	if (b->sa_family == AF_INET)
+		return a->in4.sin_addr.s_addr == ((const struct sockaddr_in *)b)->sin_addr.s_addr;
+	return !memcmp(&a->in6.sin6_addr, &((const struct sockaddr_in6 *)b)->sin6_addr, 16);
+}
+
+/* For nu_wire_transport(). */
+static void find_interface(void)
+{
+	struct ifaddrs *all = NULL;
+
+	snprintf(here_interface, sizeof(here_interface), "lo"); /* also 127.0.0.2, which no interface lists */
+	if (getifaddrs(&all))
+		return;
+	for (struct ifaddrs *i = all; i; i = i->ifa_next) {
+		if (same_ip(&here, i->ifa_addr))
+			snprintf(here_interface, sizeof(here_interface), "%s", i->ifa_name);
+	}
+	freeifaddrs(all);
+}
+
+/* A peer's word. -EBADMSG; -EAFNOSUPPORT: cannot be reached from the address that this node is bound to. */
+static int read_address(const void *addr, size_t len, union address *to)
+{
+	struct tcp_address a;
+
+	if (len != sizeof(a))
+		return -EBADMSG;
+	memcpy(&a, addr, sizeof(a));
+	*to = (union address){.sa.sa_family = ntohs(a.family) == 6   ? AF_INET6
+					      : ntohs(a.family) == 4 ? AF_INET
+								     : AF_UNSPEC};
+	if (to->sa.sa_family == AF_UNSPEC || !a.port)
+		return -EBADMSG;
+	if (to->sa.sa_family != here.sa.sa_family)
+		return -EAFNOSUPPORT;
+	if (to->sa.sa_family == AF_INET) {
+		memcpy(&to->in4.sin_addr, a.ip, 4);
+		to->in4.sin_port = a.port;
+		return 0;
+	}
+	memcpy(&to->in6.sin6_addr, a.ip, 16);
+	to->in6.sin6_port = a.port;
+	if (IN6_IS_ADDR_LINKLOCAL(&to->in6.sin6_addr))
+		to->in6.sin6_scope_id = here.in6.sin6_scope_id;
+	return 0;
+}
+
+static int tcp_check(unsigned node, const void *addr, size_t len)
+{
+	union address to;
+	int err = read_address(addr, len, &to);
+
+	if (err == -EAFNOSUPPORT)
+		nu_err("node %u has an IPv%u address, this node is bound to %s: give all hosts addresses of "
+		       "one family",
+		       node, here.sa.sa_family == AF_INET ? 6 : 4, here_text);
+	else if (err)
+		nu_err("node %u sent %zu bytes that are no TCP address", node, len);
+	return err;
+}
 
 /* ---- sockets ---- */
 
@@ -135,12 +250,18 @@ static int watch(struct sock *s, int op, bool out)
 
 static void set_options(int fd)
 {
-	const int on = 1, syn = SYN_RETRIES, timeout = USER_TIMEOUT_MS;
+	const int on = 1, syn = SYN_RETRIES, timeout = USER_TIMEOUT_MS, idle = IDLE_S, probe = PROBE_S;
 
 	/* Without them it works too, later. */
 	(void)!setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	(void)!setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &syn, sizeof(syn));
 	(void)!setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
+	if (nu_node.hosts <= 1)
+		return;
+	/* A host that disappears says nothing; one whose process ends does. */
+	(void)!setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	(void)!setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	(void)!setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &probe, sizeof(probe));
 }
 
 static int rx_create(struct sock *s)
@@ -196,33 +317,50 @@ static struct sock *find_open(struct worker *w, const struct nu_conn *c)
 	return NULL;
 }
 
+/* A socket that is bound to this host's address and connecting to @to. */
+static int dial(const union address *to, int *fd_p)
+{
+	const int on = 1;
+	int fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), err = 0;
+
+	if (fd < 0)
+		return -nu_sys_errno;
+	set_options(fd);
+	/* The port is found with the peer's in view: else there would be no more than 28,000. */
+	(void)!setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+	if (bind(fd, &here.sa, address_len(&here)) ||
+	    (connect(fd, &to->sa, address_len(to)) && nu_sys_errno != EINPROGRESS))
+		err = -nu_sys_errno;
+	if (err)
+		close(fd);
+	else
+		*fd_p = fd;
+	return err;
+}
+
 static int tcp_connect(unsigned core, const void *addr, size_t len, struct nu_conn *c, void **ep_p)
 {
 	struct worker *w = &workers[core];
 	struct sock *s = find_open(w, c);
-	struct sockaddr_in to;
-	int fd, err;
+	union address to;
+	int fd = -1, err;
 
 	if (s) {
 		s->conn = c;
 		*ep_p = s;
 		return 0;
 	}
-	if (len != sizeof(to))
-		return -EINVAL;
-	memcpy(&to, addr, sizeof(to));
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -nu_sys_errno;
+	err = read_address(addr, len, &to);
+	if (!err)
+		err = dial(&to, &fd);
+	if (err)
+		return err;
 	s = sock_create(w, fd, SOCK_CONNECTING);
 	if (!s) {
 		close(fd);
 		return -ENOMEM;
 	}
-	set_options(fd);
 	err = rx_create(s);
-	if (!err && connect(fd, (struct sockaddr *)&to, sizeof(to)) && nu_sys_errno != EINPROGRESS)
-		err = -nu_sys_errno;
 	if (!err)
 		err = watch(s, EPOLL_CTL_ADD, true);
 	if (err) {
@@ -317,7 +455,8 @@ static bool read_greeting(struct sock *s)
 	if (s->have_bytes < sizeof(*g))
 		return false;
 	if (g->magic != GREETING_MAGIC || !nu_wire_knows(w->core, g->key) || g->node >= nu_node.count ||
-	    g->node == nu_node.self || g->core >= NU_MAX_CORES || nu_wire_is_dead(g->node) || rx_create(s)) {
+	    g->node == nu_node.self || g->core >= NU_MAX_CORES || nu_wire_is_dead(g->node) ||
+	    nu_peers[g->node].link != &nu_tcp_link || rx_create(s)) {
 		sock_close(s);
 		return false;
 	}
@@ -498,8 +637,14 @@ static void raise_limit(void)
 			(unsigned long)lim.rlim_max, nu_node.count, nu_node.cores, (unsigned long)want);
 }
 
-static int tcp_init(const struct nu_wire_options *o)
+static int tcp_init(const struct nu_wire_options *o, enum nu_reach reach)
 {
+	snprintf(here_text, sizeof(here_text), "%s", o->address && *o->address ? o->address : "127.0.0.1");
+	if (!parse_address(here_text, &here)) {
+		nu_err("\"%s\" is no address of this host: IPv4 or IPv6, in numbers", o->address);
+		return -EINVAL;
+	}
+	find_interface();
 	raise_limit();
 	for (unsigned i = 0; i < NU_MAX_CORES; i++)
 		workers[i] = (struct worker){.epfd = -1, .listen_fd = -1, .spare_fd = -1};
@@ -512,16 +657,16 @@ static void tcp_fini(void)
 
 static int open_listener(struct worker *w)
 {
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	struct epoll_event e = {.events = EPOLLIN};
+	union address at = here;
 	socklen_t len = sizeof(at);
 
-	w->listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (w->listen_fd < 0 || bind(w->listen_fd, (struct sockaddr *)&at, sizeof(at)) ||
-	    listen(w->listen_fd, BACKLOG) || getsockname(w->listen_fd, (struct sockaddr *)&at, &len) ||
+	w->listen_fd = socket(at.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (w->listen_fd < 0 || bind(w->listen_fd, &at.sa, address_len(&at)) ||
+	    listen(w->listen_fd, BACKLOG) || getsockname(w->listen_fd, &at.sa, &len) ||
 	    epoll_ctl(w->epfd, EPOLL_CTL_ADD, w->listen_fd, &e))
 		return -nu_sys_errno;
-	w->port = at.sin_port;
+	w->port = at.sa.sa_family == AF_INET ? at.in4.sin_port : at.in6.sin6_port;
 	return 0;
 }
 
@@ -557,7 +702,7 @@ static int tcp_worker_create(unsigned core)
 	if (!err)
 		err = open_listener(w);
 	if (err) {
-		nu_err("core %u cannot listen on 127.0.0.1: %s", core, nu_strerror(err));
+		nu_err("core %u cannot listen on %s: %s", core, here_text, nu_strerror(err));
 		tcp_worker_destroy(core);
 	}
 	return err;
@@ -565,13 +710,14 @@ static int tcp_worker_create(unsigned core)
 
 static int tcp_address(unsigned core, void **addr_p, size_t *len_p)
 {
-	struct sockaddr_in *a = calloc(1, sizeof(*a));
+	bool v4 = here.sa.sa_family == AF_INET;
+	struct tcp_address *a = calloc(1, sizeof(*a));
 
 	if (!a)
 		return -ENOMEM;
-	a->sin_family = AF_INET;
-	a->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	a->sin_port = workers[core].port;
+	a->family = htons(v4 ? 4 : 6);
+	a->port = workers[core].port;
+	memcpy(a->ip, v4 ? (void *)&here.in4.sin_addr : &here.in6.sin6_addr, v4 ? 4 : 16);
 	*addr_p = a;
 	*len_p = sizeof(*a);
 	return 0;
@@ -584,17 +730,20 @@ static bool tcp_may_break(void *ep)
 
 static int tcp_transport(void *ep, char *buf, size_t len)
 {
-	snprintf(buf, len, "tcp/lo");
+	snprintf(buf, len, "tcp/%s", here_interface);
 	return 0;
 }
 
 const struct nu_link_ops nu_tcp_link = {
+	.name = "TCP",
+	.id = 2,
 	.lasting = true,
 	.init = tcp_init,
 	.fini = tcp_fini,
 	.worker_create = tcp_worker_create,
 	.worker_destroy = tcp_worker_destroy,
 	.address = tcp_address,
+	.check = tcp_check,
 	.connect = tcp_connect,
 	.send = tcp_send,
 	.progress = tcp_progress,

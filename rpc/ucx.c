@@ -92,8 +92,13 @@ static bool may_use_shm(const char *tls)
 /* Without room in its folder UCX's posix transport does not start, or stalls later; sysv needs no folder. */
 static bool has_shm_folder(void)
 {
-	uint64_t want = SHM_BYTES * nu_node.cores * nu_node.count, room = 0;
+	uint64_t want = 0, room = 0;
 	struct statvfs fs;
+
+	for (unsigned n = 0; n < nu_node.count; n++) {
+		if (nu_node.host_of[n] == nu_node.host_of[nu_node.self])
+			want += SHM_BYTES * nu_node.cores;
+	}
 
 	if (!access(SHM_FOLDER, W_OK | X_OK) && !statvfs(SHM_FOLDER, &fs) && !(fs.f_flag & ST_RDONLY))
 		room = (uint64_t)fs.f_bavail * fs.f_frsize;
@@ -117,42 +122,37 @@ static bool has_sysv(void)
  * What to tell UCX when nobody has said. It listens on a port for each node that may use TCP, even if shared memory then
  * carries everything, and any local user can connect there: on one host TCP is only for where no shared memory is.
  */
-static const char *choose_tls(bool several_hosts)
+static const char *choose_tls(void)
 {
 	if (getenv("UCX_TLS"))
 		return NULL;
-	if (several_hosts)
-		return has_shm_folder() ? NULL : "^posix";
 	if (has_shm_folder())
 		return "posix,sysv,self";
 	return has_sysv() ? "sysv,self" : "^posix";
 }
 
-static int configure(ucp_config_t *config, const char *transport, bool several_hosts)
+static int configure(ucp_config_t *config, const struct nu_wire_options *o, enum nu_reach reach)
 {
-	const char *tls = transport;
+	const char *transport = o->transport, *tls = transport;
 	int err = 0;
 
 	if (!transport || !strcmp(transport, "auto"))
-		tls = choose_tls(several_hosts);
+		tls = choose_tls();
 	else if (!strcmp(transport, "shm"))
 		tls = has_shm_folder() ? "posix,sysv,self" : "sysv,self";
-	else if (!strcmp(transport, "tcp"))
-		tls = "tcp,self";
 	if (tls)
 		err = modify(config, "TLS", tls);
 	/* Without it UCX 1.13 drops shared memory from endpoints that want to hear of a peer's failure. */
 	if (!err && may_use_shm(tls ? tls : getenv("UCX_TLS")))
 		err = modify(config, "MM_ERROR_HANDLING", "y");
-	/* A job on one host opens no socket that another host could reach. */
-	if (!err && !several_hosts && !getenv("UCX_NET_DEVICES"))
+	/* Where other hosts need not be reached no socket is opened that they could reach. */
+	if (!err && reach == NU_REACH_HOST && !getenv("UCX_NET_DEVICES"))
 		err = modify(config, "NET_DEVICES", "lo");
 	return err;
 }
 
-static int ucx_init(const struct nu_wire_options *o)
+static int ucx_init(const struct nu_wire_options *o, enum nu_reach reach)
 {
-	const char *transport = o ? o->transport : NULL;
 	ucp_params_t params = {
 		.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED |
 			      UCP_PARAM_FIELD_ESTIMATED_NUM_EPS,
@@ -174,12 +174,12 @@ static int ucx_init(const struct nu_wire_options *o)
 		nu_err("UCX's configuration cannot be read: %s", ucs_status_string(st));
 		return to_errno(st);
 	}
-	err = configure(config, transport, o && o->several_hosts);
+	err = configure(config, o, reach);
 	if (!err) {
 		st = ucp_init(&params, config, &context);
 		err = to_errno(st);
 		if (err)
-			nu_err("UCX has no transport for \"%s\": %s", transport ? transport : "auto",
+			nu_err("UCX has no transport for \"%s\": %s", o->transport ? o->transport : "auto",
 			       ucs_status_string(st));
 	}
 	ucp_config_release(config);
@@ -550,6 +550,8 @@ static bool ucx_may_break(void *ep)
 }
 
 const struct nu_link_ops nu_ucx_link = {
+	.name = "UCX",
+	.id = 1,
 	.init = ucx_init,
 	.fini = ucx_fini,
 	.worker_create = ucx_worker_create,

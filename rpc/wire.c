@@ -15,7 +15,6 @@
 #define CLOSE_TIMEOUT_MAX_NS 5000000000ull
 #define BAD_LOGGED_MAX	     8u
 
-const struct nu_link_ops *nu_link = &nu_ucx_link;
 struct wire_core *nu_wire_cores;
 struct nu_peer *nu_peers;
 static uint64_t job_key;
@@ -365,7 +364,7 @@ static unsigned poll_own(struct wire_core *wc, unsigned core)
 static unsigned wire_poll(unsigned core)
 {
 	struct wire_core *wc = &nu_wire_cores[core];
-	unsigned events = nu_link->progress(core);
+	unsigned events = nu_links_progress(core);
 
 	if (wc->own)
 		events += poll_own(wc, core);
@@ -388,7 +387,7 @@ static int wire_arm(unsigned core)
 
 	if (wc->own || !nu_list_empty(&wc->dirty))
 		return -EBUSY;
-	return nu_link->arm(core);
+	return nu_links_arm(core);
 }
 
 /* Whether a peer that is still there has not acknowledged all. */
@@ -412,7 +411,7 @@ static void wait_acknowledged(struct wire_core *wc, unsigned core)
 	uint64_t begin = nu_mono_ns(), last = begin, now = begin;
 
 	while (is_owed(wc) && now - last < CLOSE_TIMEOUT_NS && now - begin < CLOSE_TIMEOUT_MAX_NS) {
-		unsigned events = nu_link->progress(core);
+		unsigned events = nu_links_progress(core);
 
 		wire_flush(core);
 		now = nu_mono_ns();
@@ -444,11 +443,11 @@ static void wire_core_stop(unsigned core)
 	}
 	wire_flush(core);
 	wait_acknowledged(wc, core);
-	if (nu_link->drain && nu_link->drain(core, CLOSE_TIMEOUT_NS))
+	if (nu_links_drain(core, CLOSE_TIMEOUT_NS))
 		nu_info("core %u: not all was sent before the end", core);
 	for (unsigned n = 0; n < nu_node.count; n++)
 		nu_conn_close(&wc->conns[n]);
-	if (nu_link->drain && nu_link->drain(core, CLOSE_TIMEOUT_NS))
+	if (nu_links_drain(core, CLOSE_TIMEOUT_NS))
 		nu_info("core %u: connections did not close in time", core);
 }
 
@@ -458,6 +457,9 @@ static const struct nu_poller wire_poller = {
 	.arm = wire_arm,
 	.core_stop = wire_core_stop,
 };
+
+/* A core also sleeps on what the second link waits for. */
+static const struct nu_poller second_poller = {.arm = nu_second_arm};
 
 /* ---- death of a peer ---- */
 
@@ -486,7 +488,7 @@ int nu_wire_transport(unsigned node, char *buf, size_t len)
 	if (node >= nu_node.count || !nu_on_core())
 		return -EINVAL;
 	c = &nu_wire_cores[nu_core_self()].conns[node];
-	return c->state == CONN_UP ? nu_link->transport(c->ep, buf, len) : -ENOTCONN;
+	return c->state == CONN_UP ? c->link->transport(c->ep, buf, len) : -ENOTCONN;
 }
 
 /* ---- start and end ---- */
@@ -511,7 +513,6 @@ static int cores_init(void)
 			c->core = (uint16_t)core;
 			c->node = (uint16_t)n;
 			c->queue_tail = &c->queue;
-			c->lasting = nu_link->lasting && n != nu_node.self;
 			nu_list_init(&c->dirty_link);
 		}
 	}
@@ -537,15 +538,9 @@ static void core_fini(struct wire_core *wc)
 	free(wc->conns);
 }
 
-/* UCX, but for TCP between the nodes of a host: UCX 1.13 ends the process when a connection breaks while it is being made. */
-static const struct nu_link_ops *choose_link(const struct nu_wire_options *o)
-{
-	return o && o->transport && !strcmp(o->transport, "tcp") && !o->several_hosts ? &nu_tcp_link
-										      : &nu_ucx_link;
-}
-
 int nu_wire_init(const struct nu_wire_options *o)
 {
+	static const struct nu_wire_options defaults;
 	int err;
 
 	job_key = o ? o->key : 0;
@@ -554,17 +549,16 @@ int nu_wire_init(const struct nu_wire_options *o)
 		nu_err("batches of %zu bytes: from %u to %u are possible", batch_bytes, BATCH_MIN, BATCH_MAX);
 		return -EINVAL;
 	}
-	nu_link = choose_link(o);
 	nu_peers = calloc(nu_node.count, sizeof(*nu_peers));
 	err = nu_peers ? cores_init() : -ENOMEM;
 	if (!err)
 		err = nu_credit_init(o ? o->credits : 0);
 	if (!err)
-		err = nu_link->init(o);
-	for (unsigned core = 0; !err && core < nu_node.cores; core++)
-		err = nu_link->worker_create(core);
+		err = nu_links_init(o ? o : &defaults);
 	if (!err)
 		err = nu_poller_add(&wire_poller);
+	if (!err && nu_links[1])
+		err = nu_poller_add(&second_poller);
 	if (err)
 		nu_wire_fini();
 	return err;
@@ -572,9 +566,7 @@ int nu_wire_init(const struct nu_wire_options *o)
 
 void nu_wire_fini(void)
 {
-	for (unsigned core = 0; nu_wire_cores && core < nu_node.cores; core++)
-		nu_link->worker_destroy(core);
-	nu_link->fini();
+	nu_links_fini();
 	for (unsigned core = 0; nu_wire_cores && core < nu_node.cores; core++)
 		core_fini(&nu_wire_cores[core]);
 	free(nu_wire_cores);

@@ -19,6 +19,8 @@ enum conn_state {
 struct nu_conn {
 	struct nu_buf *open; /* batch that is being filled */
 	void *ep;
+	const struct nu_link_ops
+		*link;		   /* the peer's; NULL: to this node itself, or the peer has not been set */
 	struct nu_list dirty_link; /* of its core; linked while there is something to flush */
 	uint16_t core, node;
 	uint8_t state;
@@ -47,7 +49,9 @@ struct wire_core {
 	struct nu_list dirty;
 	struct nu_buf *free;
 	unsigned nfree;
-	bool ticking; /* the timer that looks after unacknowledged batches is set */
+	bool ticking;	    /* the timer that looks after unacknowledged batches is set */
+	bool look;	    /* it may have slept: both links are looked at */
+	uint64_t second_ns; /* when the second link was last looked at */
 	uint32_t batch_flags;
 	struct nu_buf *own, **own_tail; /* batches to this node itself */
 } __attribute__((aligned(NU_CACHE_LINE)));
@@ -61,6 +65,7 @@ struct nu_rx {
 
 struct nu_peer {
 	unsigned ncores;
+	const struct nu_link_ops *link;
 	void *addresses[NU_MAX_CORES];
 	size_t address_lens[NU_MAX_CORES];
 	struct nu_rx *rx; /* [ncores] */
@@ -70,14 +75,23 @@ struct nu_peer {
 extern struct nu_peer *nu_peers;	/* [nu_node.count] */
 extern struct wire_core *nu_wire_cores; /* [nu_node.cores] */
 
-/* What carries batches: one for all connections of a node, chosen at its start. Context as of the wire's poller. */
+/* Which peers a link has to carry. */
+enum nu_reach { NU_REACH_NONE, NU_REACH_HOST, NU_REACH_ALL };
+
+#define NU_LINKS_MAX 2
+
+/* What carries batches: a node has one or two of them, each peer one of these. Context as of the wire's poller. */
 struct nu_link_ops {
+	const char *name;
+	uint32_t id;  /* in addresses */
 	bool lasting; /* it may break although the peer lives, whatever it connects */
-	int (*init)(const struct nu_wire_options *o);
+	int (*init)(const struct nu_wire_options *o, enum nu_reach reach);
 	void (*fini)(void);
 	int (*worker_create)(unsigned core);
 	void (*worker_destroy)(unsigned core);
 	int (*address)(unsigned core, void **addr_p, size_t *len_p); /* malloc'ed */
+	/* Whether @addr, a peer's word, is one that this node can connect to; says why not. NULL: any. */
+	int (*check)(unsigned node, const void *addr, size_t len);
 	int (*connect)(unsigned core, const void *addr, size_t len, struct nu_conn *c, void **ep_p);
 	/* 0: sent; 1: kept until nu_wire_sent(); -EAGAIN: begin or go on with the same batch after nu_wire_writable();
 	 * else the endpoint is broken. */
@@ -93,7 +107,25 @@ struct nu_link_ops {
 	int (*transport)(void *ep, char *buf, size_t len);
 };
 extern const struct nu_link_ops nu_ucx_link, nu_tcp_link;
-extern const struct nu_link_ops *nu_link;
+
+/* link.c */
+extern const struct nu_link_ops *nu_links[NU_LINKS_MAX + 1]; /* those of this node, then NULL */
+int nu_links_init(const struct nu_wire_options *o);
+void nu_links_fini(void);
+/* The link to @node, which has those in @theirs (bits 1 << id). NULL: none is possible; said. */
+const struct nu_link_ops *nu_link_choose(unsigned node, uint32_t theirs);
+unsigned nu_second_progress(unsigned core);
+static inline unsigned nu_links_progress(unsigned core)
+{
+	unsigned events = nu_links[0]->progress(core);
+
+	return likely(!nu_links[1]) ? events : events + nu_second_progress(core);
+}
+/* For the pollers. */
+int nu_links_arm(unsigned core);
+int nu_second_arm(unsigned core);
+/* On the wire's stop: -ETIMEDOUT. */
+int nu_links_drain(unsigned core, uint64_t timeout_ns);
 
 /* wire.c */
 struct nu_buf *nu_buf_get(struct wire_core *wc, size_t cap_bytes);

@@ -29,8 +29,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	size_t len;
 
 	rig_start("tcp");
-	FUZZ_CHECK(!nu_link->address(0, &address, &len) && len == sizeof(port));
-	memcpy(&port, address, sizeof(port));
+	/* Family, port, 4 bytes, IPv4. */
+	FUZZ_CHECK(!nu_links[0]->address(0, &address, &len) && len == 24);
+	port.sin_family = AF_INET;
+	memcpy(&port.sin_port, (char *)address + 2, 2);
+	memcpy(&port.sin_addr, (char *)address + 8, 4);
 	free(address);
 	return 0;
 }

@@ -108,7 +108,7 @@ const struct nu_method *rig_method(const struct nu_class *cls, const char *name)
 
 /* ---- in place of UCX ---- */
 
-static int link_init(const struct nu_wire_options *o)
+static int link_init(const struct nu_wire_options *o, enum nu_reach reach)
 {
 	return 0;
 }
@@ -175,6 +175,8 @@ static int link_transport(void *ep, char *buf, size_t len)
 	return -ENOTCONN;
 }
 const struct nu_link_ops nu_ucx_link = {
+	.name = "rig",
+	.id = 1,
 	.init = link_init,
 	.fini = link_fini,
 	.worker_create = link_create,

@@ -75,22 +75,22 @@ static void start(void)
 	free(blob);
 	for (unsigned t = 1; t < NU_MSG_TYPES; t++)
 		nu_wire_set_handler(t, on_any);
-	real = nu_link;
+	real = nu_links[0];
 	fake = *real;
 	fake.connect = fake_connect;
 	fake.send = fake_send;
 	fake.progress = fake_progress;
 	fake.close = fake_close;
 	fake.may_break = fake_may_break;
-	nu_link = &fake;
 	conn = &nu_wire_cores[0].conns[1];
+	conn->link = nu_links[0] = &fake;
 	nu_log_level = NU_LOG_ERROR;
 }
 
 static void stop(void)
 {
 	nu_conn_close(conn);
-	nu_link = real;
+	nu_links[0] = real;
 	nu_wire_fini();
 }
 
@@ -604,6 +604,17 @@ Test(session, streams_over_cut_connections_between_uneven_nodes)
 				  2});
 }
 
+static struct sockaddr_in listener_of(unsigned node)
+{
+	const unsigned char *bytes = nu_peers[node].addresses[0]; /* family, port, 4, IPv4 */
+	struct sockaddr_in a = {.sin_family = AF_INET};
+
+	CHECK(nu_peers[node].address_lens[0] == 24 && bytes[1] == 4);
+	memcpy(&a.sin_port, bytes + 2, 2);
+	memcpy(&a.sin_addr, bytes + 8, 4);
+	return a;
+}
+
 /* Somebody else connects: no key, no word; many of them; none disturbs the nodes. */
 static void strangers_thread(void *arg)
 {
@@ -611,7 +622,7 @@ static void strangers_thread(void *arg)
 	struct sockaddr_in a;
 	char byte;
 
-	memcpy(&a, nu_peers[1].addresses[0], sizeof(a));
+	a = listener_of(1);
 	echo(1, sizeof(data), data);
 	for (unsigned i = 0; i < 200; i++) {
 		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
