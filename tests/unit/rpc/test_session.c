@@ -604,6 +604,16 @@ Test(session, streams_over_cut_connections_between_uneven_nodes)
 				  2});
 }
 
+Test(session, streams_over_cut_connections_and_shared_memory)
+{
+	run_nodes(&(struct setup){3,
+				  2,
+				  {.transport = "auto", .key = KEY},
+				  stream_handlers,
+				  {cut_streams_thread, cut_streams_thread, cut_streams_thread},
+				  .host_of = {0, 1, 0}});
+}
+
 static struct sockaddr_in listener_of(unsigned node)
 {
 	const unsigned char *bytes = nu_peers[node].addresses[0]; /* family, port, 4, IPv4 */

@@ -194,6 +194,17 @@ Test(wire, order_tcp)
 		3, 2, {.transport = "tcp"}, order_handlers, {order_thread, order_thread, order_thread}});
 }
 
+/* Two nodes share a host, the third is on another. */
+Test(wire, order_two_links)
+{
+	run_nodes(&(struct setup){3,
+				  2,
+				  {.transport = "auto"},
+				  order_handlers,
+				  {order_thread, order_thread, order_thread},
+				  .host_of = {0, 0, 1}});
+}
+
 /* What a node has sent arrives although it leaves at once. */
 static void leave_thread(void *arg)
 {

@@ -54,6 +54,7 @@ struct setup {
 	nu_thread_fn thread[NODES_MAX]; /* first thread of each node; NULL: serves until told to end */
 	void (*outside)(int parent, int to_parent); /* on the node 0's main thread, instead of just waiting */
 	unsigned cores_of_others;		    /* than node 0; 0: as many */
+	uint8_t host_of[NODES_MAX];
 };
 
 /* Something that a thread waits for and handlers bring about. */
@@ -278,6 +279,12 @@ static void node_main(const struct setup *s, unsigned self, int pipes[NODES_MAX]
 	CHECK(!pipe(done_pipe));
 	leave_arena();
 	node_init(self, s->nodes, self && s->cores_of_others ? s->cores_of_others : s->cores);
+	nu_node.hosts = 1;
+	for (unsigned n = 0; n < s->nodes; n++) {
+		nu_node.host_of[n] = s->host_of[n];
+		if (s->host_of[n] >= nu_node.hosts)
+			nu_node.hosts = s->host_of[n] + 1u;
+	}
 	CHECK(!nu_layout_init()); /* parts the stacks' region among the nodes */
 	CHECK(!nu_wire_init(&s->wire));
 	s->handlers();
