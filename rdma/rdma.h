@@ -39,22 +39,23 @@ bool nu_reader_by_offer(unsigned peer);
 
 /* ---- RDMA: options.c device.c verbs*.c, or verbs_stub.c where there is no libibverbs ---- */
 
+#define NU_RDMA_QUEUE_PAIRS_MAX 8u
+
 enum nu_rdma_windows { NU_WINDOWS_AUTO, NU_WINDOWS_ON, NU_WINDOWS_OFF };
 
 /* Zero (and gid_index -1) is the default of each; `nu_launch --rdma KEY=VALUE,...`. */
 struct nu_rdma_options {
-	char device[64];	 /* "" the best active one */
-	unsigned port;		 /* 0: the best active one */
-	int gid_index;		 /* -1: RoCE v2 with the node's address, else the best */
-	unsigned queue_pairs;	 /* per pair of nodes and direction; 0: 2 */
-	unsigned depth;		 /* READs under way on each; 0: what both devices can */
-	unsigned read_bytes;	 /* larger extents are split into READs of so much; 0: 1 MiB */
-	unsigned timeout, retry; /* IB spec: 4.096 us * 2^timeout; 0: 14 and 7 */
-	unsigned rnr_retry;	 /* 0: 7, which is for ever */
-	unsigned mtu;		 /* bytes; 0: the port's active one */
-	unsigned spin_us;	 /* a completion is polled for so long before the thread sleeps; 0: 50 */
-	enum nu_rdma_windows
-		windows; /* memory windows (type 2) for each offer; AUTO: where the device has them */
+	char device[64];	      /* "" the best active one */
+	unsigned port;		      /* 0: the best active one */
+	int gid_index;		      /* -1: RoCE v2 with the node's address, else the best */
+	unsigned queue_pairs;	      /* per pair of nodes and direction; 0: 2 */
+	unsigned depth;		      /* READs under way on each; 0: what both devices can */
+	unsigned read_bytes;	      /* larger extents are split into READs of so much; 0: 1 MiB */
+	unsigned timeout, retry;      /* IB spec: 4.096 us * 2^timeout; 0: 14 and 7 */
+	unsigned rnr_retry;	      /* 0: 7, which is for ever */
+	unsigned mtu;		      /* bytes; 0: the port's active one */
+	unsigned spin_us;	      /* a completion is polled for so long before the thread sleeps; 0: 50 */
+	enum nu_rdma_windows windows; /* memory windows (type 2) for each offer; AUTO: see verbs_offer.c */
 };
 /* Reads "device=mlx5_0:1,gid=3,qps=2,depth=16,..." (also "" and NULL). -EINVAL with the reason in @why. options.c */
 int __must_check nu_rdma_options_parse(const char *text, struct nu_rdma_options *o, char *why,
@@ -66,7 +67,7 @@ int __must_check nu_rdma_options_parse(const char *text, struct nu_rdma_options 
  * active (the reason is logged); -ENOMEM RLIMIT_MEMLOCK, named. Any kernel thread. verbs.c
  */
 int __must_check nu_verbs_open(const struct nu_rdma_options *o, const char *address, uint64_t key);
-/* After the last read: queue pairs, listener, regions, device. */
+/* After the last read and the scheduler's end: queue pairs, listener, regions, device. */
 void nu_verbs_close(void);
 extern const struct nu_pool_ops nu_verbs_pool_ops;
 /* What peers must know to connect (device, address, nonce); malloc'ed. -ENODEV: not open. */
@@ -75,6 +76,13 @@ int __must_check nu_verbs_card(void **blob_p, size_t *len_p);
 int __must_check nu_verbs_set_peer(unsigned node, const void *blob, size_t len);
 /* The peer is dead, or its reads must end: its queue pairs are torn down; when this returns it reads nothing any more. */
 void nu_verbs_peer_dead(unsigned node);
+
+/*
+ * Makes the queue pairs by which this node reads @peer, if they are not there: reads and offers have it done themselves,
+ * but the first one then waits for it. Thread context; blocks. Errors: -EHOSTDOWN, -EHOSTUNREACH, -EACCES it refused us,
+ * -ENOMEM, -ENODEV.
+ */
+int __must_check nu_verbs_connect(unsigned peer);
 
 /* What a source offers to a destination for the time of one migration. */
 struct nu_offer_piece {
@@ -93,7 +101,11 @@ void nu_verbs_withdraw(unsigned to, const struct nu_offer_piece *piece);
 
 /* What the engine has done; for benchmarks. */
 struct nu_verbs_counts {
-	uint64_t reads_posted, read_bytes, completions, polls, sleeps, connects, broken, windows_bound;
+	uint64_t reads_posted, read_bytes, completions, polls, sleeps;
+	uint64_t connects, refused, broken; /* queue pairs that came to be, were refused here, and broke */
+	uint64_t windows_bound;
+	/* What there is now. */
+	uint64_t queue_pairs, regions, windows;
 };
 void nu_verbs_counts(struct nu_verbs_counts *c_p);
 
