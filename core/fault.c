@@ -206,8 +206,8 @@ static void kill_node(unsigned node)
 
 	if (node == nu_node.self)
 		kill(getpid(), SIGKILL);
-	if (node >= nu_node.count || node == nu_node.self)
-		return;
+	if (node >= nu_node.count || node == nu_node.self || nu_node.pids[node] <= 0)
+		return; /* one on another host has no pid here */
 	pfd.fd = (int)syscall(SYS_pidfd_open, nu_node.pids[node], 0);
 	kill(nu_node.pids[node], SIGKILL);
 	if (pfd.fd < 0)

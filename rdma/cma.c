@@ -22,8 +22,13 @@ static int cma_probe(unsigned peer, char *why, size_t why_len)
 	uint64_t word = 0;
 	/* One image: the word lies at the same address there. */
 	struct iovec to = {&word, sizeof(word)}, from = {(void *)&probe_word, sizeof(word)};
-	int fd = (int)syscall(SYS_pidfd_open, nu_node.pids[peer], 0);
+	int fd;
 
+	if (nu_node.host_of[peer] != nu_node.host_of[nu_node.self]) {
+		snprintf(why, why_len, "it is on another host");
+		return -EXDEV;
+	}
+	fd = (int)syscall(SYS_pidfd_open, nu_node.pids[peer], 0);
 	if (fd < 0) {
 		snprintf(why, why_len, "pidfd_open(%d): %s", nu_node.pids[peer], strerror(nu_sys_errno));
 		return -nu_sys_errno;

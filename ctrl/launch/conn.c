@@ -79,6 +79,12 @@ short conn_events(const struct conn *c)
 	return (short)(POLLIN | (c->first ? POLLOUT : 0));
 }
 
+bool conn_waiting(const struct conn *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLIN};
+	return poll(&p, 1, 0) == 1;
+}
+
 /* Up to @len more bytes: how many, 0 for none now, -1 at the end. */
 static ssize_t take(struct conn *c, void *to, size_t len)
 {

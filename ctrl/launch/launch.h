@@ -18,6 +18,8 @@
 int64_t launch_now_ms(void);
 /* One line "nu_launch: ..." on stderr, between whole lines of the nodes' output. */
 void launch_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Lines go there instead. */
+void launch_say_to(void (*fn)(const char *line, size_t len));
 /* malloc or the end: the launcher's death ends the nodes too. */
 void *launch_alloc(size_t len_bytes);
 
@@ -54,6 +56,8 @@ void conn_init_pipes(struct conn *c, int in, int out, uint32_t max_bytes);
 void conn_close(struct conn *c);
 /* For sockets; with pipes, output is out_fd's. */
 short conn_events(const struct conn *c);
+/* There is something to read. */
+bool conn_waiting(const struct conn *c);
 /* Reads what is there and calls @fn for each message. False: the other end is gone or talks nonsense. */
 bool conn_read(struct conn *c, conn_fn fn, void *arg);
 /* Sends as much as goes; the rest waits for conn_flush(). Errors show up as an end of file later. */

@@ -95,6 +95,8 @@ void loop_run(struct loop *l, struct job *job)
 		int timeout_ms = job_timers(job);
 		if (job->phase == JOB_OVER)
 			break;
+		if (job->phase == JOB_FINISH && !job->finishing)
+			timeout_ms = 0; /* it has just begun */
 		enter_all(job, l, p);
 		unsigned operators = operator_poll(p + fixed);
 		int n = poll(p, fixed + operators, timeout_ms);

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nu_launch: runs a program as a logical process of several nodes on this machine.
+ * nu_launch: runs a program as a logical process of several nodes, on this machine or on several.
  */
+#include "agent.h"
 #include "host.h"
+#include "hosts.h"
 #include "loop.h"
+#include "remote.h"
 
 #include "core/size.h"
 
@@ -22,10 +25,13 @@
 #include <unistd.h>
 
 #define CORES_MAX 64
+#define NODES_DEFAULT 2
 #define MEM_MIN	  ((size_t)16 << 20)
 
 static struct job job;
+static struct hosts hosts = {.silence_s = AGENT_SILENCE_MS / 1000.0};
 static bool writers_run;
+static void (*say_to)(const char *line, size_t len);
 
 int64_t launch_now_ms(void)
 {
@@ -57,6 +63,10 @@ void launch_say(const char *fmt, ...)
 	size_t len = (size_t)n + (size_t)(more < 0 ? 0 : more);
 	if (len > sizeof(line) - 2)
 		len = sizeof(line) - 2;
+	if (say_to) {
+		say_to(line + n, len - (size_t)n);
+		return;
+	}
 	line[len++] = '\n';
 	if (writers_run)
 		writer_push(&job.err, line, len);
@@ -64,7 +74,12 @@ void launch_say(const char *fmt, ...)
 		return; /* nowhere to complain */
 }
 
-static unsigned processors(void)
+void launch_say_to(void (*fn)(const char *line, size_t len))
+{
+	say_to = fn;
+}
+
+unsigned launch_processors(void)
 {
 	cpu_set_t cpus;
 	return sched_getaffinity(0, sizeof(cpus), &cpus) ? 1 : (unsigned)CPU_COUNT(&cpus);
@@ -74,10 +89,11 @@ static void help(void)
 {
 	printf("Usage: nu_launch [options] PROG [ARGS...]\n"
 	       "\n"
-	       "Runs PROG, a program linked with libnu, as a logical process of several nodes on this "
-	       "machine.\n"
+	       "Runs PROG, a program linked with libnu, as a logical process of several nodes, on this "
+	       "machine or on\n"
+	       "several.\n"
 	       "\n"
-	       "  -n, --nodes N       nodes, 1 to %d (2)\n"
+	       "  -n, --nodes N       nodes, 1 to %d (2; with hosts, their slots)\n"
 	       "  -c, --cores K       kernel threads for user-level threads in each node, 1 to %d "
 	       "(processors / N, here %u "
 	       "/ N)\n"
@@ -90,10 +106,23 @@ static void help(void)
 	       "      --no-prefix     do not put \"[n] \" before the nodes' lines (put it)\n"
 	       "  -h, --help          show this\n"
 	       "\n"
+	       "Several hosts:\n"
+	       "      --hosts LIST    hosts, as in a,b:4 (b has 4 slots: so many nodes) (this machine)\n"
+	       "      --hostfile F    lines \"HOST [slots=K] [cores=K] [mem=SIZE] [interface=IF]\", # comments\n"
+	       "      --rsh CMD       is run as CMD HOST COMMAND-LINE (NU_RSH, else ssh)\n"
+	       "      --interface IF  interface, address or ADDRESS/LEN by which hosts reach each other\n"
+	       "      --wdir DIR      directory there (this one)\n"
+	       "  -x, --export NAME[=VALUE]  environment there, beside NU_*, UCX_* and LD_*\n"
+	       "      --copy          take the program there if it is missing or another\n"
+	       "      --agent-path P  nu_launch there (where it is here)\n"
+	       "      --host-time-out S  a host that is silent for S seconds is dead (10; 0: never)\n"
+	       "\n"
 	       "Exit status: what PROG's main proclet returned; 128 + signal or the status of a node that "
 	       "died; 124 timed\n"
-	       "out; 126 PROG cannot be run; 127 there is no PROG; 130 Ctrl-C; 2 wrong usage.\n",
-	       NU_BOOT_NODES_MAX, CORES_MAX, processors());
+	       "out; 126 PROG cannot be run; 127 there is no PROG; 130 Ctrl-C; 2 wrong usage; 255 a host could not "
+	       "be\n"
+	       "reached or was lost.\n",
+	       NU_BOOT_NODES_MAX, CORES_MAX, launch_processors());
 }
 
 static void __attribute__((noreturn, format(printf, 1, 2))) usage(const char *fmt, ...)
@@ -123,6 +152,63 @@ static void word(const char *option, const char *text, char *to, size_t size)
 		usage("%s takes a word of 1 to %zu characters, not '%s'", option, size - 1, text);
 	memset(to, 0, size);
 	strcpy(to, text);
+}
+
+static double seconds(const char *option, const char *text, double min)
+{
+	char *end;
+	double s = strtod(text, &end);
+	if (end == text || *end || !(s >= min) || s > 1e6)
+		usage("%s takes a number of seconds, not '%s'", option, text);
+	return s;
+}
+
+enum { HOSTS = 256, HOSTFILE, RSH, INTERFACE, WDIR, COPY, AGENT_PATH, HOST_TIME_OUT, AGENT };
+
+static void take_host_option(int c)
+{
+	switch (c) {
+	case HOSTS:
+		if (!hosts_parse(&hosts, optarg))
+			exit(2);
+		break;
+	case HOSTFILE:
+		if (!hosts_read(&hosts, optarg))
+			exit(2);
+		break;
+	case RSH:
+		if (!optarg[strspn(optarg, " \t")])
+			usage("--rsh takes a command");
+		hosts.rsh = optarg;
+		break;
+	case INTERFACE:
+		hosts.interface = optarg;
+		break;
+	case WDIR:
+		hosts.wdir = optarg;
+		break;
+	case COPY:
+		hosts.copy = true;
+		break;
+	case AGENT_PATH:
+		hosts.agent_path = optarg;
+		break;
+	case HOST_TIME_OUT:
+		hosts.silence_s = seconds("--host-time-out", optarg, 0);
+		if (hosts.silence_s > 0 && hosts.silence_s < 2)
+			usage("--host-time-out: less than 2 s says nothing of a host");
+		break;
+	case 'x':
+		if (!hosts_export(&hosts, optarg))
+			exit(2);
+		break;
+	case AGENT:
+		launch_say_to(agent_say);
+		exit(agent_main());
+	default:
+		fprintf(stderr, "Try 'nu_launch --help'.\n");
+		exit(2);
+	}
 }
 
 static void take_option(int c, struct options *o)
@@ -165,9 +251,24 @@ static void take_option(int c, struct options *o)
 		help();
 		exit(0);
 	default:
-		fprintf(stderr, "Try 'nu_launch --help'.\n");
-		exit(2);
+		take_host_option(c);
 	}
+}
+
+/* Cores are left to each host. */
+static void take_hosts(struct options *o)
+{
+	if (!hosts_deal(&hosts, &o->nodes))
+		exit(2);
+	if (!hosts.rsh && getenv("NU_RSH") && *getenv("NU_RSH"))
+		hosts.rsh = getenv("NU_RSH");
+	if (!hosts.wdir)
+		hosts.wdir = getcwd(NULL, 0);
+	if (!hosts.wdir) {
+		launch_say("the working directory has no name: %s (--wdir)", strerror(errno));
+		exit(1);
+	}
+	o->hosts = &hosts;
 }
 
 static void take_options(int argc, char **argv, struct options *o)
@@ -183,18 +284,34 @@ static void take_options(int argc, char **argv, struct options *o)
 		{"time-out", required_argument, NULL, 'T'},
 		{"no-prefix", no_argument, NULL, 'p'},
 		{"help", no_argument, NULL, 'h'},
+		{"hosts", required_argument, NULL, HOSTS},
+		{"hostfile", required_argument, NULL, HOSTFILE},
+		{"rsh", required_argument, NULL, RSH},
+		{"interface", required_argument, NULL, INTERFACE},
+		{"wdir", required_argument, NULL, WDIR},
+		{"export", required_argument, NULL, 'x'},
+		{"copy", no_argument, NULL, COPY},
+		{"agent-path", required_argument, NULL, AGENT_PATH},
+		{"host-time-out", required_argument, NULL, HOST_TIME_OUT},
+		{"agent", no_argument, NULL, AGENT},
 		{NULL, 0, NULL, 0},
 	};
 	int c;
 	/* "+": what follows the program's name is the program's. */
-	while ((c = getopt_long(argc, argv, "+n:c:m:r:t:kT:h", longs, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "+n:c:m:r:t:kT:x:h", longs, NULL)) != -1)
 		take_option(c, o);
 	o->argv = argv + optind;
 	if (!o->argv[0])
 		usage("no program given");
 	if (!o->argv[0][0])
 		usage("the program's name is empty");
-	unsigned each = processors() / o->nodes;
+	if (hosts.count) {
+		take_hosts(o);
+		return;
+	}
+	if (!o->nodes)
+		o->nodes = NODES_DEFAULT;
+	unsigned each = launch_processors() / o->nodes;
 	if (!o->cores)
 		o->cores = each < 1 ? 1 : each > CORES_MAX ? CORES_MAX : each;
 }
@@ -213,22 +330,39 @@ static int start_here(const struct options *o)
 	if (status)
 		return status;
 	job_init(&job, o);
-	struct host **hosts = launch_alloc(sizeof(*hosts));
-	hosts[0] = here_create(&job, &s, o->nodes);
-	job_set_hosts(&job, hosts, 1);
+	struct host **all = launch_alloc(sizeof(*all));
+	all[0] = here_create(&job, &s, o->nodes);
+	job_set_hosts(&job, all, 1);
 	job_expect_program(&job);
+	return 0;
+}
+
+static int start_remote(const struct options *o)
+{
+	struct host **all = launch_alloc(hosts.count * sizeof(*all));
+	/* Standard input is read ahead of the program that may want it: at a terminal, only in the foreground. */
+	signal(SIGTTIN, SIG_IGN);
+	job_init(&job, o);
+	for (unsigned i = 0; i < hosts.count; i++) {
+		struct remote *r = remote_create(&job, &hosts, &hosts.list[i]);
+		if (!r)
+			return 255; /* the other shells end with us */
+		all[i] = &r->host;
+	}
+	job_set_hosts(&job, all, hosts.count);
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	struct options o = {.nodes = 2, .reader = "auto", .transport = "auto"};
+	struct options o = {.reader = "auto", .transport = "auto"};
 	struct loop l;
 
+	hosts_export_defaults(&hosts);
 	take_options(argc, argv, &o);
 	signal(SIGPIPE, SIG_IGN);
 	/* The nodes' parent exits once it has forked them; they, and whatever they leave behind, come to us. */
-	if (prctl(PR_SET_CHILD_SUBREAPER, 1)) {
+	if (!o.hosts && prctl(PR_SET_CHILD_SUBREAPER, 1)) {
 		launch_say("PR_SET_CHILD_SUBREAPER: %s", strerror(errno));
 		return 1;
 	}
@@ -237,7 +371,7 @@ int main(int argc, char **argv)
 		launch_say("signals: %s", strerror(-err));
 		return 1;
 	}
-	int status = start_here(&o);
+	int status = o.hosts ? start_remote(&o) : start_here(&o);
 	if (status)
 		return status;
 	l.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
