@@ -224,8 +224,8 @@ static void node_start(unsigned i, const struct nu_boot_hello *hello, struct nod
 	nu_node.self = hello->first + i;
 	nu_node.count = count;
 	nu_node.cores = hello->cores;
-	nu_node.mem_bytes = hello->mem_bytes ? hello->mem_bytes :
-					       nu_node.mem_bytes / hello->here / NU_MIB * NU_MIB;
+	nu_node.mem_bytes =
+		hello->mem_bytes ? hello->mem_bytes : nu_node.mem_bytes / hello->here / NU_MIB * NU_MIB;
 	nu_boot_options.mem_bytes = nu_node.mem_bytes;
 	nu_node.hosts = hello->hosts;
 	for (unsigned n = 0; n < count; n++) {
@@ -245,11 +245,14 @@ static void layout_was_chosen(int fd, const struct nu_boot_hello *hello)
 	pthread_attr_t attr;
 
 	if (memcmp((void *)getauxval(AT_RANDOM), hello->random, sizeof(hello->random)) != 0)
-		seed_fail(fd, "across hosts nu_launch must start the program itself, not something that starts it "
-			      "(a script, env, a debugger): its stack protector's word would differ on every host");
+		seed_fail(
+			fd,
+			"across hosts nu_launch must start the program itself, not something that starts it "
+			"(a script, env, a debugger): its stack protector's word would differ on every host");
 	/* The C library has read the limit already: its threads' stacks would be as large. */
 	if (setrlimit(RLIMIT_STACK, &lim) || pthread_attr_init(&attr) ||
-	    pthread_attr_setstacksize(&attr, NU_ALIGN_UP(stack < 64 * NU_KIB ? 64 * NU_KIB : stack, NU_PAGE_BYTES)) ||
+	    pthread_attr_setstacksize(&attr, NU_ALIGN_UP(stack < 64 * NU_KIB ? 64 * NU_KIB : stack,
+							 NU_PAGE_BYTES)) ||
 	    pthread_setattr_default_np(&attr))
 		seed_fail(fd, "the stack limit of %llu bytes cannot be put back: %s",
 			  (unsigned long long)hello->stack_soft, strerror(errno));
@@ -263,8 +266,8 @@ static bool hello_valid(struct nu_boot_hello *h)
 	h->reader[sizeof(h->reader) - 1] = h->transport[sizeof(h->transport) - 1] = '\0';
 	h->rdma[sizeof(h->rdma) - 1] = h->address[sizeof(h->address) - 1] = '\0';
 	return h->version == NU_BOOT_VERSION && h->count && h->count <= NU_MAX_NODES && h->here &&
-	       h->here <= h->count && h->first <= h->count - h->here && h->cores && h->cores <= NU_MAX_CORES &&
-	       h->hosts && h->hosts <= h->count;
+	       h->here <= h->count && h->first <= h->count - h->here && h->cores &&
+	       h->cores <= NU_MAX_CORES && h->hosts && h->hosts <= h->count;
 }
 
 static void take_options(const struct nu_boot_hello *hello)
@@ -365,8 +368,8 @@ static void __attribute__((constructor(103))) nu_boot_constructor(void)
 		alone();
 		return;
 	}
-	if (sscanf(env, "%d:%d%n", &version, &fd, &used) != 2 || version != NU_BOOT_VERSION || env[used] || fd < 3 || fstat(fd, &st) ||
-	    !S_ISSOCK(st.st_mode)) {
+	if (sscanf(env, "%d:%d%n", &version, &fd, &used) != 2 || version != NU_BOOT_VERSION || env[used] ||
+	    fd < 3 || fstat(fd, &st) || !S_ISSOCK(st.st_mode)) {
 		fprintf(stderr,
 			"nu: " NU_BOOT_ENV "=%s names no socket of a nu_launch of this version; something "
 			"between it and this program has closed it\n",

@@ -52,9 +52,9 @@ struct nu_boot_hello {
 	uint32_t count;	      /* nodes of the job */
 	uint32_t first, here; /* of them on this host */
 	uint32_t hosts;
-	int32_t launcher; /* parent of the nodes on this host: the launcher or an agent */
-	uint32_t cores;	  /* of each node on this host */
-	uint32_t persona; /* with chosen: what personality(2) said before */
+	int32_t launcher;   /* parent of the nodes on this host: the launcher or an agent */
+	uint32_t cores;	    /* of each node on this host */
+	uint32_t persona;   /* with chosen: what personality(2) said before */
 	uint64_t mem_bytes; /* 0: each node takes its part of what core/ found */
 	/* Several hosts: the layout was chosen by RLIMIT_STACK and AT_RANDOM; what the limit is to be. */
 	uint64_t chosen, stack_soft, stack_hard;

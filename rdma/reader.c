@@ -12,14 +12,19 @@ static int choose(unsigned peer, const char *wanted)
 	char why[256] = "";
 
 	for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++) {
+		int err;
+
 		if (wanted && strcmp(wanted, readers[i]->name) != 0)
 			continue;
-		if (!readers[i]->probe(peer, why, sizeof(why))) {
+		err = readers[i]->probe(peer, why, sizeof(why));
+		if (!err) {
 			chosen[peer] = readers[i];
 			nu_info("reads the memory of node %u through %s", peer, readers[i]->name);
 			return 0;
 		}
-		nu_warn("reader %s cannot read node %u: %s", readers[i]->name, peer, why);
+		/* That it is elsewhere is nothing to mend. */
+		nu_log(err == -EXDEV ? NU_LOG_INFO : NU_LOG_WARN, "reader %s cannot read node %u: %s",
+		       readers[i]->name, peer, why);
 	}
 	return -ENODEV;
 }

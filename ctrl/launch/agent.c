@@ -90,7 +90,8 @@ static void agent_message(struct crew *c, unsigned i, const struct nu_boot_head 
 	struct shared *s;
 	(void)c;
 	if (head->type >= AGENT_HELLO) {
-		say(AGENT_FAILED, 1, "a node sent a message that makes no sense: is libnu of another version?");
+		say(AGENT_FAILED, 1,
+		    "a node sent a message that makes no sense: is libnu of another version?");
 		return;
 	}
 	s = shared_copy(payload, head->len_bytes);
@@ -298,8 +299,8 @@ static void check_program(void)
 		launch_say("%s: %s (--copy takes it there)", agent.argv[0],
 			   err == -ENOENT ? "no such program" : strerror(-err));
 	} else {
-		launch_say("%s is not the same program as here: %s there, %s here (--copy takes it there)", path,
-			   id, agent.start.id);
+		launch_say("%s is not the same program as here: %s there, %s here (--copy takes it there)",
+			   path, id, agent.start.id);
 	}
 	refuse(err == -ENOENT ? 127 : err ? 126 : 1);
 }
@@ -369,8 +370,8 @@ static void on_frame(void *arg, const struct nu_boot_head *head, const char *pay
 		on_input(payload, head->len_bytes);
 		break;
 	case AGENT_TAKEN:
-		agent.output_under_way -= (size_t)head->arg < agent.output_under_way ? (size_t)head->arg :
-										       agent.output_under_way;
+		agent.output_under_way -= (size_t)head->arg < agent.output_under_way ? (size_t)head->arg
+										     : agent.output_under_way;
 		break;
 	case AGENT_KILL:
 		on_kill(head);
@@ -506,8 +507,8 @@ int agent_main(void)
 	sigaddset(&set, SIGCHLD);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
-	agent.signal_fd = sigprocmask(SIG_BLOCK, &set, NULL) ? -1 :
-							       signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	agent.signal_fd =
+		sigprocmask(SIG_BLOCK, &set, NULL) ? -1 : signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	facts = agent_facts();
 	if (agent.signal_fd < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1) || !facts ||
 	    write(agent.conn.out_fd, AGENT_MAGIC, strlen(AGENT_MAGIC)) != (ssize_t)strlen(AGENT_MAGIC)) {

@@ -51,7 +51,8 @@ static bool find_note(const unsigned char *at, size_t len, char *id, size_t size
 	while (len >= sizeof(Elf64_Nhdr)) {
 		Elf64_Nhdr n;
 		memcpy(&n, at, sizeof(n));
-		size_t name = ((size_t)n.n_namesz + 3) & ~(size_t)3, desc = ((size_t)n.n_descsz + 3) & ~(size_t)3;
+		size_t name = ((size_t)n.n_namesz + 3) & ~(size_t)3,
+		       desc = ((size_t)n.n_descsz + 3) & ~(size_t)3;
 		size_t total = sizeof(n) + name + desc;
 		if (total > len)
 			return false;
@@ -99,8 +100,8 @@ int buildid_of(const char *path, char *id, size_t size)
 			close(fd);
 		return err;
 	}
-	unsigned char *file = st.st_size ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) :
-					   MAP_FAILED;
+	unsigned char *file =
+		st.st_size ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
 	err = st.st_size ? -errno : -ENOEXEC;
 	close(fd);
 	if (file == MAP_FAILED)

@@ -150,8 +150,8 @@ void conn_flush(struct conn *c)
 			iov[niov++] =
 				(struct iovec){o->payload->data + (sent - sizeof(o->head)), total - sent};
 		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)niov};
-		ssize_t n = c->piped ? writev(c->out_fd, iov, niov) :
-				       sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = c->piped ? writev(c->out_fd, iov, niov)
+				     : sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)

@@ -52,9 +52,7 @@ static void on_seed_message(void *arg, const struct nu_boot_head *head, const ch
 	for (unsigned i = 0; i <= c->count; i++) {
 		memcpy(&pid, payload + i * sizeof(pid), sizeof(pid));
 		if (pid <= 1) {
-			c->ops->fail(
-				c,
-				"the program says that it has a process with a number that none has");
+			c->ops->fail(c, "the program says that it has a process with a number that none has");
 			return;
 		}
 		if (i)

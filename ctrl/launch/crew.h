@@ -43,7 +43,8 @@ struct crew {
 };
 
 /* Takes over what spawn_program() has made. */
-void crew_init(struct crew *c, const struct crew_ops *ops, void *arg, unsigned count, const struct spawned *s);
+void crew_init(struct crew *c, const struct crew_ops *ops, void *arg, unsigned count,
+	       const struct spawned *s);
 #define CREW_POLL(count) (2 + 3 * (count))
 /* Enters CREW_POLL(count) descriptors. */
 void crew_poll(struct crew *c, struct pollfd *p);

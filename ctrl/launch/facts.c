@@ -55,7 +55,8 @@ static void print_addresses(FILE *f)
 			addr = &((struct sockaddr_in6 *)i->ifa_addr)->sin6_addr;
 		else
 			continue;
-		if (i->ifa_addr->sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)addr))
+		if (i->ifa_addr->sa_family == AF_INET6 &&
+		    IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)addr))
 			continue;
 		if (inet_ntop(i->ifa_addr->sa_family, addr, text, sizeof(text)))
 			fprintf(f, "address %s %s/%u\n", i->ifa_name, text, mask_bits(i->ifa_netmask));

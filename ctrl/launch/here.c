@@ -67,7 +67,7 @@ static bool here_may_output(struct crew *c, unsigned i, unsigned stream)
 }
 
 static const struct crew_ops crew_ops = {here_on_forked, here_on_message, here_on_exited, here_on_ended,
-					 here_on_fail,   here_on_output,	here_may_output};
+					 here_on_fail,	 here_on_output,  here_may_output};
 
 /* ---- from the job ---- */
 

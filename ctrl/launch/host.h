@@ -11,13 +11,14 @@ struct host;
 struct host_ops {
 	void (*send)(struct host *h, struct node *n, uint32_t type, int32_t arg, uint64_t id,
 		     struct shared *s);
-	void (*kill_nodes)(struct host *h, struct node *n, int signo); /* @n NULL: everything of the job there */
-	bool (*gone)(struct host *h);				 /* nothing of the job runs there */
+	void (*kill_nodes)(struct host *h, struct node *n,
+			   int signo); /* @n NULL: everything of the job there */
+	bool (*gone)(struct host *h);  /* nothing of the job runs there */
 	/* All nodes are gone: ends what they left behind and passes on the last output; true when that is done. */
 	bool (*finish)(struct host *h);
 	void (*poll)(struct host *h, struct pollfd *p); /* enters h->npoll descriptors */
 	void (*dispatch)(struct host *h, const struct pollfd *p);
-	int64_t (*timers)(struct host *h, int64_t now_ms);	  /* acts; when next, or INT64_MAX */
+	int64_t (*timers)(struct host *h, int64_t now_ms);	    /* acts; when next, or INT64_MAX */
 	bool (*reaped)(struct host *h, pid_t pid, int wait_status); /* a child of ours is gone: whether its */
 };
 

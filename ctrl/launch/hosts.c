@@ -97,8 +97,8 @@ bool hosts_parse(struct hosts *h, const char *text)
 	for (;;) {
 		size_t len = strcspn(text, ",");
 		if (!parse_one(h, text, len)) {
-			launch_say("--hosts takes names as in a,b:4 (with slots from 1 to %u), not '%.*s'", SLOTS_MAX,
-				   (int)len, text);
+			launch_say("--hosts takes names as in a,b:4 (with slots from 1 to %u), not '%.*s'",
+				   SLOTS_MAX, (int)len, text);
 			return false;
 		}
 		text += len;
@@ -130,8 +130,8 @@ static const char *take_key(struct host_spec *s, const char *word, size_t len)
 	if (known && ok)
 		return NULL;
 	snprintf(wrong, sizeof(wrong),
-		 known ? "'%.*s' makes no sense (slots=1..256, cores=1..64, mem=16M or more, interface=IF)" :
-			 "'%.*s' is none of slots=K, cores=K, mem=SIZE, interface=IF",
+		 known ? "'%.*s' makes no sense (slots=1..256, cores=1..64, mem=16M or more, interface=IF)"
+		       : "'%.*s' is none of slots=K, cores=K, mem=SIZE, interface=IF",
 		 len > 60 ? 60 : (int)len, word);
 	return wrong;
 }
@@ -200,8 +200,9 @@ bool hosts_deal(struct hosts *h, unsigned *nodes_p)
 		slots += h->list[i].slots;
 	nodes = *nodes_p ? *nodes_p : slots;
 	if (nodes > slots) {
-		launch_say("%u nodes, but the hosts have %u slots (host:4 in --hosts, slots=4 in a host file)",
-			   nodes, slots);
+		launch_say(
+			"%u nodes, but the hosts have %u slots (host:4 in --hosts, slots=4 in a host file)",
+			nodes, slots);
 		return false;
 	}
 	if (nodes > NU_BOOT_NODES_MAX) {

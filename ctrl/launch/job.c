@@ -508,8 +508,10 @@ void job_finish(struct job *job)
 
 void job_init(struct job *job, const struct options *o)
 {
-	*job = (struct job){
-		.options = o, .started_ms = launch_now_ms(), .count = o->nodes, .writer_event = -1};
+	*job = (struct job){.options = o,
+			    .started_ms = launch_now_ms(),
+			    .count = o->nodes,
+			    .writer_event = -1};
 	if (o->time_out_s > 0)
 		job->time_out_at_ms = job->started_ms + (int64_t)(o->time_out_s * 1000);
 	job->nodes = launch_alloc(job->count * sizeof(*job->nodes));

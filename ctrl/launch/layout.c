@@ -23,7 +23,8 @@
 
 #define PAGE_BYTES 4096u
 #define GAP_MIN	   ((uint64_t)1 << 30)
-#define GAP_SPAN   ((uint64_t)1 << 45) /* 32 TiB below the stack: above the program, which begins at two thirds */
+#define GAP_SPAN                                                                                             \
+	((uint64_t)1 << 45) /* 32 TiB below the stack: above the program, which begins at two thirds */
 
 enum { PERSONALITY = 1, STACK_LIMIT, PTRACE };
 
@@ -70,13 +71,15 @@ const char *layout_forbidden(int what)
 {
 	switch (what) {
 	case PERSONALITY:
-		return "personality(ADDR_NO_RANDOMIZE) is forbidden here, and without it hosts have no common layout: "
+		return "personality(ADDR_NO_RANDOMIZE) is forbidden here, and without it hosts have no "
+		       "common layout: "
 		       "in a container, allow it (docker run --security-opt seccomp=unconfined)";
 	case STACK_LIMIT:
 		return "RLIMIT_STACK cannot be raised here, and the job's common layout is made by it: "
 		       "allow an unlimited hard limit (ulimit -Hs)";
 	default:
-		return "ptrace of an own child is forbidden here, and the job's common stack protector is set by it: "
+		return "ptrace of an own child is forbidden here, and the job's common stack protector is "
+		       "set by it: "
 		       "in a container, allow it (docker run --cap-add SYS_PTRACE); else see "
 		       "kernel.yama.ptrace_scope, which must be below 3";
 	}

@@ -24,9 +24,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CORES_MAX 64
+#define CORES_MAX     64
 #define NODES_DEFAULT 2
-#define MEM_MIN	  ((size_t)16 << 20)
+#define MEM_MIN	      ((size_t)16 << 20)
 
 static struct job job;
 static struct hosts hosts = {.silence_s = AGENT_SILENCE_MS / 1000.0};
@@ -108,7 +108,8 @@ static void help(void)
 	       "\n"
 	       "Several hosts:\n"
 	       "      --hosts LIST    hosts, as in a,b:4 (b has 4 slots: so many nodes) (this machine)\n"
-	       "      --hostfile F    lines \"HOST [slots=K] [cores=K] [mem=SIZE] [interface=IF]\", # comments\n"
+	       "      --hostfile F    lines \"HOST [slots=K] [cores=K] [mem=SIZE] [interface=IF]\", # "
+	       "comments\n"
 	       "      --rsh CMD       is run as CMD HOST COMMAND-LINE (NU_RSH, else ssh)\n"
 	       "      --interface IF  interface, address or ADDRESS/LEN by which hosts reach each other\n"
 	       "      --wdir DIR      directory there (this one)\n"
@@ -119,7 +120,8 @@ static void help(void)
 	       "\n"
 	       "Exit status: what PROG's main proclet returned; 128 + signal or the status of a node that "
 	       "died; 124 timed\n"
-	       "out; 126 PROG cannot be run; 127 there is no PROG; 130 Ctrl-C; 2 wrong usage; 255 a host could not "
+	       "out; 126 PROG cannot be run; 127 there is no PROG; 130 Ctrl-C; 2 wrong usage; 255 a host "
+	       "could not "
 	       "be\n"
 	       "reached or was lost.\n",
 	       NU_BOOT_NODES_MAX, CORES_MAX, launch_processors());

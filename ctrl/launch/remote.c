@@ -10,11 +10,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SHELL_FAILED  255
-#define START_FACTOR  3	   /* so much longer than a silence may the first word take */
-#define CLOSED_MS     1000 /* for the remote shell to say why it closed its output */
-#define LEAVE_MS      2000 /* for it to leave when all is over */
-#define HELLO_MAX     65536
+#define SHELL_FAILED 255
+#define START_FACTOR 3	  /* so much longer than a silence may the first word take */
+#define CLOSED_MS    1000 /* for the remote shell to say why it closed its output */
+#define LEAVE_MS     2000 /* for it to leave when all is over */
+#define HELLO_MAX    65536
 
 enum { AT_IN, AT_OUT, AT_ERR, AT_STDIN, POLLS };
 
@@ -79,8 +79,8 @@ static void on_hello(struct remote *r, const struct nu_boot_head *head, const ch
 	r->facts = launch_alloc(head->len_bytes + 1);
 	memcpy(r->facts, payload, head->len_bytes + 1);
 	if (head->arg != AGENT_VERSION) {
-		snprintf(why, sizeof(why), "nu_launch there is of another version (%d there, %d here)", head->arg,
-			 AGENT_VERSION);
+		snprintf(why, sizeof(why), "nu_launch there is of another version (%d there, %d here)",
+			 head->arg, AGENT_VERSION);
 		lose(r, 1, why);
 		return;
 	}
@@ -157,7 +157,8 @@ static void on_frame(void *arg, const struct nu_boot_head *head, const char *pay
 		job_on_fail(&r->host, payload);
 		break;
 	case AGENT_TAKEN:
-		r->input_under_way -= (size_t)head->arg < r->input_under_way ? (size_t)head->arg : r->input_under_way;
+		r->input_under_way -=
+			(size_t)head->arg < r->input_under_way ? (size_t)head->arg : r->input_under_way;
 		break;
 	case AGENT_SAY:
 		if (!job->ending)
@@ -207,7 +208,8 @@ static bool read_agent(struct remote *r)
 
 /* ---- from the job ---- */
 
-static void remote_send(struct host *h, struct node *n, uint32_t type, int32_t arg, uint64_t id, struct shared *s)
+static void remote_send(struct host *h, struct node *n, uint32_t type, int32_t arg, uint64_t id,
+			struct shared *s)
 {
 	struct remote *r = remote_of(h);
 	if (r->started)
@@ -309,11 +311,13 @@ static void closed(struct remote *r, int wait_status)
 		snprintf(why, sizeof(why), "the connection to its agent was closed");
 	else if (shell_says)
 		snprintf(why, sizeof(why),
-			 "nu_launch cannot be run there (--agent-path says where it is, --copy takes it there); "
+			 "nu_launch cannot be run there (--agent-path says where it is, --copy takes it "
+			 "there); "
 			 "%s ended with status %d",
 			 shell_name(r), code);
 	else if (WIFSIGNALED(wait_status))
-		snprintf(why, sizeof(why), "%s was killed by signal %d", shell_name(r), WTERMSIG(wait_status));
+		snprintf(why, sizeof(why), "%s was killed by signal %d", shell_name(r),
+			 WTERMSIG(wait_status));
 	else
 		snprintf(why, sizeof(why), "%s %s with status %d", shell_name(r),
 			 r->facts ? "ended" : "could not start its agent: it ended", code);
@@ -353,7 +357,8 @@ static int64_t watch_silence(struct remote *r, int64_t now)
 	if (now < due || (r->facts && conn_waiting(&r->conn)))
 		return now < due ? due : now + 1;
 	if (r->facts)
-		snprintf(why, sizeof(why), "nothing was heard of it for %g s: it counts as dead", r->hosts->silence_s);
+		snprintf(why, sizeof(why), "nothing was heard of it for %g s: it counts as dead",
+			 r->hosts->silence_s);
 	else
 		snprintf(why, sizeof(why), "%s did not reach it within %g s", shell_name(r),
 			 START_FACTOR * r->hosts->silence_s);

@@ -15,7 +15,7 @@ struct remote {
 	pid_t shell; /* 0: it is gone */
 	int err_fd;  /* its stderr; -1: at its end */
 	char err_line[512];
-	size_t err_len;	   /* of a line that has begun */
+	size_t err_len;	    /* of a line that has begun */
 	char last_err[512]; /* the last whole one */
 	struct conn conn;
 	size_t magic_have; /* of AGENT_MAGIC */

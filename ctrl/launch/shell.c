@@ -15,8 +15,9 @@
 #define WORDS_MAX 64
 
 /* What cannot be answered must fail, and in a bounded time. */
-#define SSH_COMMAND  "ssh -x -T -oBatchMode=yes -oConnectTimeout=10"
-#define SRUN_COMMAND "srun --quiet --unbuffered --overlap --cpu-bind=none --nodes=1 --ntasks=1 --ntasks-per-node=1"
+#define SSH_COMMAND "ssh -x -T -oBatchMode=yes -oConnectTimeout=10"
+#define SRUN_COMMAND                                                                                         \
+	"srun --quiet --unbuffered --overlap --cpu-bind=none --nodes=1 --ntasks=1 --ntasks-per-node=1"
 
 static const char *command_of(const struct remote *r)
 {
@@ -104,7 +105,8 @@ static int agent_path(const struct remote *r, char *path, size_t size)
 	return 0;
 }
 
-static void __attribute__((noreturn)) child(char **argv, const int *in, const int *out, const int *err, pid_t launcher)
+static void __attribute__((noreturn))
+child(char **argv, const int *in, const int *out, const int *err, pid_t launcher)
 {
 	sigset_t none;
 	/* A terminal's signals are the launcher's affair: a session of its own. */
