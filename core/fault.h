@@ -37,7 +37,9 @@
 	X(MOVE_RESERVED, "move.reserved")                                                                    \
 	X(MOVE_PREPARED, "move.prepared")                                                                    \
 	X(MOVE_PAUSED, "move.paused")                                                                        \
+	X(MOVE_OFFERED, "move.offered")                                                                      \
 	X(MOVE_HANDED, "move.handed")                                                                        \
+	X(MOVE_READING, "move.reading")                                                                      \
 	X(MOVE_READ, "move.read")                                                                            \
 	X(MOVE_RESUMED, "move.resumed")                                                                      \
 	X(MOVE_PULLED, "move.pulled")                                                                        \
@@ -45,6 +47,7 @@
 	X(MOVE_RELINQUISHED, "move.relinquished")                                                            \
 	X(MOVE_SETTLED, "move.settled")                                                                      \
 	X(MOVE_CONFIRMED, "move.confirmed")                                                                  \
+	X(MOVE_WITHDRAWN, "move.withdrawn")                                                                  \
 	X(MOVE_RELEASED, "move.released")                                                                    \
 	X(MOVE_ENDED, "move.ended")                                                                          \
 	X(MOVE_UNDONE, "move.undone")                                                                        \

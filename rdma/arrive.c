@@ -196,7 +196,7 @@ static void prepare_run(void *self, void *args, void *result, struct nu_out *out
 				give_up(p);
 		}
 	}
-	*(int *)result = ret;
+	*(int *)result = ret ? ret : nu_reader_offer_kind((unsigned)a->from);
 }
 static const struct nu_field prepare_fields[] = {
 	{offsetof(struct nu_prepare_args, threads), NU_FIELD_BYTES, 1},
@@ -218,24 +218,6 @@ NU_NODE_METHOD(nu_abort_method, "abort", abort_run, struct nu_move_id_args, NULL
 static void settle(struct nu_proclet *p, uint64_t from);
 
 /* ---- hand-over ---- */
-
-/* Pieces to read: the used part of the heap and each live stack, in place. */
-static struct nu_piece *pieces_of(const struct nu_handover *h, const struct nu_handover_thread *threads,
-				  unsigned *n_p)
-{
-	struct nu_piece *pieces = malloc((1 + (size_t)h->nthreads) * sizeof(*pieces));
-	uint64_t base = (uint64_t)nu_seg_addr(nu_id_seg(h->id));
-	unsigned n = 0;
-
-	if (!pieces)
-		return NULL;
-	pieces[n++] = (struct nu_piece){(void *)base, base, h->used_bytes};
-	for (unsigned i = 0; i < h->nthreads; i++)
-		pieces[n++] =
-			(struct nu_piece){(void *)threads[i].low, threads[i].low, threads[i].live_bytes};
-	*n_p = n;
-	return pieces;
-}
 
 static int adopt_stacks(struct nu_proclet *p, const struct nu_handover *h,
 			const struct nu_handover_thread *threads, unsigned *done_p)
@@ -277,34 +259,29 @@ static int contents_check(const struct nu_proclet *p, const struct nu_handover *
 	return 0;
 }
 
-static int pull(struct nu_proclet *p, const struct nu_handover *h, const struct nu_handover_thread *threads)
+static int pull(struct nu_proclet *p, const struct nu_handed *d)
 {
-	unsigned n, adopted;
-	struct nu_piece *pieces;
+	const struct nu_handover *h = d->h;
+	unsigned adopted;
 	int ret = nu_proclet_reserve(p, h->used_bytes); /* it may have grown since */
 
 	if (!ret)
 		ret = nu_proclet_install(p);
 	if (ret)
 		return ret;
-	ret = adopt_stacks(p, h, threads, &adopted);
-	if (ret)
-		goto drop_stacks;
-	ret = -ENOMEM;
-	pieces = pieces_of(h, threads, &n);
-	if (!pieces)
-		goto drop_stacks;
-	ret = nu_reader_read((unsigned)h->from, pieces, n);
-	free(pieces);
+	ret = adopt_stacks(p, h, d->threads, &adopted);
+	if (!ret)
+		ret = nu_fault(NU_FAULT_MOVE_READING);
+	if (!ret)
+		ret = nu_pull(p, d);
 	if (!ret)
 		ret = nu_fault(NU_FAULT_MOVE_READ);
 	if (!ret)
-		ret = contents_check(p, h, threads);
+		ret = contents_check(p, h, d->threads);
 	if (!ret)
 		return 0;
-drop_stacks:
 	while (adopted)
-		nu_stack_depart((struct nu_thread *)threads[--adopted].thread);
+		nu_stack_depart((struct nu_thread *)d->threads[--adopted].thread);
 	return ret;
 }
 
@@ -353,23 +330,6 @@ static void blackout_note(uint64_t ns)
 	nu_stat_add(nu_core_self(), NU_STAT_MOVES_IN, 1);
 }
 
-/* What can be known of a hand-over before anything is read; the stacks' places each by itself. */
-static bool handover_is_sane(const struct nu_handover *h, size_t len)
-{
-	const struct nu_handover_thread *threads;
-
-	if (len < sizeof(*h) || len != sizeof(*h) + h->nthreads * sizeof(*threads) ||
-	    h->from >= nu_node.count || h->calls_active > h->nthreads)
-		return false;
-	threads = (const struct nu_handover_thread *)(h + 1);
-	for (unsigned i = 0; i < h->nthreads; i++) {
-		if (!nu_stack_may_hold((struct nu_thread *)threads[i].thread, threads[i].low,
-				       threads[i].live_bytes))
-			return false;
-	}
-	return true;
-}
-
 static int __attribute__((cold)) bad_handover(const struct nu_handover *h, size_t len)
 {
 	bool whole = len >= sizeof(*h);
@@ -383,13 +343,12 @@ static int __attribute__((cold)) bad_handover(const struct nu_handover *h, size_
 
 static int arrive(const struct nu_handover *h, size_t len)
 {
-	const struct nu_handover_thread *threads;
+	struct nu_handed d;
 	struct nu_proclet *p;
 	int ret;
 
-	if (!handover_is_sane(h, len))
+	if (!nu_handed_parse(h, len, &d))
 		return bad_handover(h, len);
-	threads = (const struct nu_handover_thread *)(h + 1);
 	p = nu_proclet_lookup(h->id);
 	if (!p || !arrival_claim(p, h->from))
 		return -EINVAL;
@@ -400,14 +359,14 @@ static int arrive(const struct nu_handover *h, size_t len)
 	}
 	ret = nu_fault(NU_FAULT_MOVE_HANDED);
 	if (!ret)
-		ret = pull(p, h, threads);
+		ret = pull(p, &d);
 	if (ret) {
 		if (ret == -EBADMSG)
 			(void)bad_handover(h, len);
 		give_up(p);
 		return ret;
 	}
-	assemble(p, h, threads);
+	assemble(p, h, d.threads);
 	nu_lock_acquire(&p->lock);
 	p->state = NU_PROCLET_PRESENT;
 	nu_lock_release(&p->lock);

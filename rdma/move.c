@@ -93,19 +93,19 @@ static void count_serving(struct nu_thread *t)
 }
 
 /* Everything that the destination must know: built when the threads have stopped. malloc'ed. */
-static struct nu_handover *describe(struct nu_proclet *p, uint64_t location, uint64_t paused_at_ns,
-				    size_t *len_p)
+static int describe(struct nu_proclet *p, uint64_t location, uint64_t paused_at_ns, struct nu_offer *offer,
+		    struct nu_bytes *blob_p)
 {
-	size_t len = sizeof(struct nu_handover) + p->nthreads * sizeof(struct nu_handover_thread);
-	struct nu_handover *h = malloc(len);
-	struct nu_handover_thread *r;
+	struct nu_handover_thread *threads = malloc((p->nthreads ? p->nthreads : 1) * sizeof(*threads)),
+				  *r = threads;
+	struct nu_handover h;
 	struct nu_list *l;
+	int ret;
 
-	if (!h)
-		return NULL;
-	r = (struct nu_handover_thread *)(h + 1);
+	if (!threads)
+		return -ENOMEM;
 	nu_heap_settle(p->heap); /* cached blocks would hold its end high */
-	*h = (struct nu_handover){
+	h = (struct nu_handover){
 		.id = p->id,
 		.location = location,
 		.from = nu_node.self,
@@ -115,7 +115,7 @@ static struct nu_handover *describe(struct nu_proclet *p, uint64_t location, uin
 		.calls_active = p->calls_active,
 		.nthreads = p->nthreads,
 	};
-	h->proclet_now_ns = h->source_now_ns + (uint64_t)p->head->clock_offset_ns;
+	h.proclet_now_ns = h.source_now_ns + (uint64_t)p->head->clock_offset_ns;
 	nu_list_for_each (l, &p->threads) {
 		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
 		void *low;
@@ -125,8 +125,10 @@ static struct nu_handover *describe(struct nu_proclet *p, uint64_t location, uin
 		*r++ = (struct nu_handover_thread){(uint64_t)t, (uint64_t)low, live};
 		count_serving(t);
 	}
-	*len_p = len;
-	return h;
+	nu_stat_add(nu_core_self(), NU_STAT_MOVE_BYTES, h.used_bytes);
+	ret = nu_offer_make(offer, p, &h, threads, blob_p);
+	free(threads);
+	return ret;
 }
 
 /* Takes the threads out of the books: first of all, since one may end at the destination and its stack come home. */
@@ -176,7 +178,7 @@ static bool commit(struct nu_proclet *p, unsigned to, uint64_t location)
 }
 
 /* The destination runs it: what is left of it here is a note where it went. */
-static int let_go(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t location)
+static int let_go(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t location, struct nu_offer *offer)
 {
 	int err;
 
@@ -187,6 +189,7 @@ static int let_go(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t locat
 		nu_warn("proclet %#lx moved to node %u, which did not confirm: %s", (unsigned long)id, to,
 			nu_strerror(err));
 	(void)nu_fault(NU_FAULT_MOVE_CONFIRMED);
+	nu_offer_end(offer, false);
 	nu_lock_acquire(&p->lock);
 	p->head = NULL;
 	p->root = NULL;
@@ -204,12 +207,11 @@ static int let_go(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t locat
 }
 
 /* Pauses, hands over; 0 when the destination has pulled. On failure it goes on here. */
-static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t location)
+static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t location,
+		     struct nu_offer *offer)
 {
 	struct nu_handover_args args;
-	struct nu_handover *h;
 	uint64_t start;
-	size_t len;
 	int ret;
 
 	nu_lock_acquire(&p->lock);
@@ -229,20 +231,17 @@ static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t lo
 		goto stay;
 	}
 	nu_move_forget_waiters(p);
-	h = describe(p, location, start, &len);
-	if (!h) {
-		ret = -ENOMEM;
+	ret = describe(p, location, start, offer, &args.blob);
+	if (ret)
 		goto stay;
-	}
-	nu_stat_add(nu_core_self(), NU_STAT_MOVE_BYTES, h->used_bytes);
-	args.blob = (struct nu_bytes){h, len};
 	ret = nu_fault(NU_FAULT_MOVE_PAUSED);
 	if (!ret)
 		ret = nu_node_call(to, &nu_handover_method, &args);
-	free(h);
+	free((void *)args.blob.data);
 	if (!ret)
 		return 0;
 stay:
+	nu_offer_end(offer, ret == -EHOSTDOWN); /* its other errors come when it has read its last */
 	undo(p);
 	return ret;
 }
@@ -279,6 +278,7 @@ static int prepare(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t loca
 
 int nu_move_out(uint64_t id, unsigned to)
 {
+	struct nu_offer offer;
 	struct nu_proclet *p;
 	uint64_t location;
 	int ret = claim(id, &p);
@@ -296,25 +296,28 @@ int nu_move_out(uint64_t id, unsigned to)
 	ret = nu_fault(NU_FAULT_MOVE_BEGUN);
 	if (!ret)
 		ret = prepare(p, id, to, location);
-	if (ret) {
+	if (ret < 0) {
 		unclaim(p, id);
 		goto end;
 	}
-	ret = nu_fault(NU_FAULT_MOVE_PREPARED);
+	ret = nu_offer_init(&offer, to, ret);
+	if (!ret)
+		ret = nu_fault(NU_FAULT_MOVE_PREPARED);
 	if (ret) {
 		unclaim(p, id);
 		goto abort;
 	}
-	ret = hand_over(p, id, to, location);
+	ret = hand_over(p, id, to, location, &offer);
 	if (!ret) {
 		(void)nu_fault(NU_FAULT_MOVE_PULLED);
 		if (!commit(p, to, location)) {
+			nu_offer_end(&offer, true);
 			undo(p);
 			ret = -EHOSTDOWN;
 		}
 	}
 	if (!ret) {
-		ret = let_go(p, id, to, location);
+		ret = let_go(p, id, to, location, &offer);
 		nu_stat_add(nu_core_self(), NU_STAT_MOVES_OUT, 1);
 		/* Reported by the destination too, but that may still be under way when our caller looks. */
 		(void)!nu_move_ops.end(id, to, location, true);

@@ -14,8 +14,17 @@ struct nu_piece {
 	void *local;
 	uint64_t remote;
 	size_t len_bytes;
-	uint32_t rkey,
-		lane; /* by_offer alone: key of the remote memory, and the queue pair that it is good for */
+	/* by_offer alone: key of the remote memory, the queue pair that it is good for, and where the pages of the home
+	 * @local are just now (a device need not know). */
+	uint32_t rkey, lane;
+	void *at;
+};
+
+/* What a source offers to a destination for the time of one migration. */
+struct nu_offer_piece {
+	uint64_t address; /* in the pool */
+	uint64_t len_bytes;
+	uint32_t rkey, lane;
 };
 
 /* A way to read a peer's memory. Chosen per pair of nodes, best first. reader.c */
@@ -27,15 +36,24 @@ struct nu_reader_ops {
 	/* Reads all pieces, or fails: -EHOSTDOWN the peer is gone, -EPERM, -EIO; nothing is under way any more when it
 	 * returns. Thread context. cma: the kernel thread blocks for the time of the copy; others let threads run. */
 	int (*read)(unsigned peer, const struct nu_piece *pieces, unsigned npieces);
+
+	/* By_offer alone, at the source, thread context. Makes @len_bytes of @e's home readable for node @to, and its end:
+	 * -EHOSTDOWN, -EHOSTUNREACH, -ENOMEM. */
+	int (*offer)(unsigned to, const struct nu_extent *e, size_t len_bytes,
+		     struct nu_offer_piece *piece_p);
+	void (*withdraw)(unsigned to, const struct nu_offer_piece *piece);
+	/* Node @peer may still be reading and will not say when it has ended: when this returns it has. */
+	void (*cut)(unsigned peer);
 };
-extern const struct nu_reader_ops nu_reader_cma, nu_reader_verbs, nu_reader_am;
+extern const struct nu_reader_ops nu_reader_cma, nu_reader_verbs, nu_reader_am, nu_reader_am_offer;
 
 /* Probes the readers for each peer; @wanted: NULL or "auto", or a name. After every peer's card has been set. */
 int __must_check nu_reader_init(const char *wanted);
 int __must_check nu_reader_read(unsigned peer, const struct nu_piece *pieces, unsigned npieces);
 const char *nu_reader_name(unsigned peer);
-/* Whether this node reads @peer by what it offers. */
-bool nu_reader_by_offer(unsigned peer);
+/* How @peer must offer what this node shall read: a number that nu_reader_of_kind() knows there; 0: it need not. */
+int nu_reader_offer_kind(unsigned peer);
+const struct nu_reader_ops *nu_reader_of_kind(int kind); /* NULL: there is none */
 
 /* ---- RDMA: options.c device.c verbs*.c, or verbs_stub.c where there is no libibverbs ---- */
 
@@ -83,13 +101,6 @@ void nu_verbs_peer_dead(unsigned node);
  * -ENOMEM, -ENODEV.
  */
 int __must_check nu_verbs_connect(unsigned peer);
-
-/* What a source offers to a destination for the time of one migration. */
-struct nu_offer_piece {
-	uint64_t address; /* in the pool */
-	uint64_t len_bytes;
-	uint32_t rkey, lane;
-};
 /*
  * Makes @len_bytes of @e's home readable for node @to; what came of it goes to @piece_p. Source, thread context, may block
  * for as long as a queue pair to @to is being made. Errors: -EHOSTDOWN, -EHOSTUNREACH, -ENOMEM.

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const struct nu_reader_ops *const readers[] = {&nu_reader_cma, &nu_reader_am};
+static const struct nu_reader_ops *const readers[] = {&nu_reader_cma, &nu_reader_am, &nu_reader_am_offer};
 static const struct nu_reader_ops *chosen[NU_MAX_NODES];
 
 static int choose(unsigned peer, const char *wanted)
@@ -38,7 +38,7 @@ int nu_reader_init(const char *wanted)
 	for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++)
 		known |= wanted && !strcmp(wanted, readers[i]->name);
 	if (wanted && !known) {
-		nu_err("there is no reader '%s'; this build has: cma, am", wanted);
+		nu_err("there is no reader '%s'; this build has: cma, am, am-offer", wanted);
 		return -EINVAL;
 	}
 	for (unsigned n = 0; n < nu_node.count; n++) {
@@ -55,9 +55,22 @@ int nu_reader_read(unsigned peer, const struct nu_piece *pieces, unsigned npiece
 	return chosen[peer]->read(peer, pieces, npieces);
 }
 
-bool nu_reader_by_offer(unsigned peer)
+int nu_reader_offer_kind(unsigned peer)
 {
-	return peer < NU_MAX_NODES && chosen[peer] && chosen[peer]->by_offer;
+	if (peer >= NU_MAX_NODES || !chosen[peer] || !chosen[peer]->by_offer)
+		return 0;
+	for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++) {
+		if (readers[i] == chosen[peer])
+			return (int)i + 1;
+	}
+	return 0;
+}
+
+const struct nu_reader_ops *nu_reader_of_kind(int kind)
+{
+	if (kind < 1 || (size_t)kind > sizeof(readers) / sizeof(readers[0]) || !readers[kind - 1]->by_offer)
+		return NULL;
+	return readers[kind - 1];
 }
 
 const char *nu_reader_name(unsigned peer)

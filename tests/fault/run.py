@@ -32,12 +32,19 @@ SCENARIOS = {
     "move": {
         "move.claimed": (SOURCE, ""), "move.begun": (SOURCE, ""), "move.entered": (DEST, ""),
         "move.reserved": (DEST, ""), "move.prepared": (SOURCE, ""), "move.paused": (SOURCE, ""),
-        "move.handed": (DEST, ""), "move.read": (DEST, ""), "move.resumed": (DEST, ""), "move.pulled": (SOURCE, ""),
+        "move.handed": (DEST, ""), "move.reading": (DEST, ""), "move.read": (DEST, ""), "move.resumed": (DEST, ""),
+        "move.pulled": (SOURCE, ""),
         "move.noted": (SOURCE, ""), "move.relinquished": (DEST, ""), "move.settled": (DEST, ""),
         "move.confirmed": (SOURCE, ""), "move.released": (SOURCE, ""), "move.ended": (SOURCE, ""),
         "move.undone": (SOURCE, FAILS), "move.aborted": (DEST, FAILS),
         "call.sent": (BY, ""), "call.held": (SOURCE, SLOW_READ), "call.forwarded": (SOURCE, SLOW_READ),
         "call.served": (SOURCE, ""), "call.answered": (BY, ""),
+    },
+    # The same moves, where the destination reads what the source offers.
+    "offer": {
+        "move.offered": (SOURCE, ""), "move.handed": (DEST, ""), "move.reading": (DEST, ""), "move.read": (DEST, ""),
+        "move.pulled": (SOURCE, ""), "move.relinquished": (DEST, ""), "move.confirmed": (SOURCE, ""),
+        "move.withdrawn": (SOURCE, ""),
     },
     "create": {
         "create.placed": (SOURCE, ""), "create.asked": (DEST, ""), "create.laid_out": (DEST, ""),
@@ -46,10 +53,11 @@ SCENARIOS = {
     "retire": {"retire.begun": (SOURCE, ""), "retire.unmapped": (SOURCE, ""), "retire.freed": (SOURCE, "")},
     "drain": {"drain.begun": (0, ""), "drain.placed#3": (0, ""), "drain.moved#3": (0, "")},
 }
-CAN_FAIL = ("move.claimed", "move.begun", "move.entered", "move.reserved", "move.prepared", "move.paused", "move.handed",
-            "move.read", "create.placed", "create.asked", "create.laid_out", "create.constructed", "drain.placed#3")
-STOPS = ("move.prepared", "move.paused", "move.handed", "move.read", "move.pulled", "move.noted", "move.relinquished",
-         "move.confirmed", "create.asked", "create.answered", "retire.unmapped", "call.served")
+RUNS_AS = {"offer": ("move", ["--reader", "am-offer"])}  # fault.c's name of it, and the launcher's options
+CAN_FAIL = ("move.claimed", "move.begun", "move.entered", "move.reserved", "move.prepared", "move.paused", "move.offered",
+            "move.handed", "move.reading", "move.read", "create.placed", "create.asked", "create.laid_out", "create.constructed", "drain.placed#3")
+STOPS = ("move.prepared", "move.paused", "move.offered", "move.handed", "move.reading", "move.read", "move.pulled",
+         "move.noted", "move.relinquished", "move.confirmed", "move.withdrawn", "create.asked", "create.answered", "retire.unmapped", "call.served")
 NODE_0_DIES = ("move.paused", "move.pulled", "move.relinquished", "create.asked", "retire.begun", "call.served",
                "drain.begun")
 # Two nodes die at once: the death of the one is still being handled when the other's is heard of.
@@ -65,7 +73,7 @@ class Case:
         nth = point if "#" in point else point + "#1"
         acts = ["stop"] if kind == "stop" else [f"{kind}={arg}" for arg in sorted(args, key=lambda a: a == at)]
         self.rules = [r for r in [more] + [f"{nth}:{act}@{at}" for act in acts] if r]
-        self.name = f"{point} {kind} {' '.join(map(str, args))}"
+        self.name = f"{scenario} {point} {kind} {' '.join(map(str, args))}"
 
     def widen(self, rng):
         """Delays at other points of the scenario."""
@@ -119,8 +127,10 @@ def judge(case, status, out, took, log):
 def run(case, args):
     with tempfile.TemporaryDirectory() as tmp:
         log = pathlib.Path(tmp) / "log"
-        cmd = [args.nu_launch, "-n", "4", "--cores", str(args.cores), "--keep-going", "--transport", args.transport,
-               "--time-out", str(JOB_S_MAX), args.program, case.scenario, ";".join(case.rules), case.kind, *map(str, case.args)]
+        scenario, options = RUNS_AS.get(case.scenario, (case.scenario, []))
+        cmd = [args.nu_launch, *options, "-n", "4", "--cores", str(args.cores), "--keep-going", "--transport", args.transport,
+               "--time-out", str(JOB_S_MAX), args.program, scenario, ";".join(case.rules), case.kind,
+               *map(str, case.args)]
         env = dict(os.environ, NU_FAULT_LOG=str(log), UCX_MEM_EVENTS="n", UCX_LOG_LEVEL="fatal")
         env.pop("NU_FAULT", None)
         begin = time.monotonic()

@@ -317,12 +317,32 @@ static void add_prepare(struct in *in)
 	finish(m, len);
 }
 
+/* A row that holds the image, if it is not made otherwise. */
+static void fill_offers(struct nu_offer_piece *o, size_t n, uint64_t bytes, struct in *in)
+{
+	uint64_t at = (uint64_t)nu_seg_addr(nu_id_seg(RIG_MOVER));
+	uint8_t flags = n ? in_u8(in) : 0;
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t len = i + 1 < n && bytes > 4096 ? 4096 : bytes;
+
+		if (flags & 1 << i)
+			len = word(in);
+		o[i] = (struct nu_offer_piece){at, len, (uint32_t)i, 0};
+		at += len;
+		bytes -= len;
+	}
+}
+
 static void add_handover(struct in *in)
 {
 	struct nu_msg *m = node_call("hand-over");
 	uint16_t flags = in_u16(in);
 	unsigned n = flags >> 12;
-	size_t blob = sizeof(struct nu_handover) + n * sizeof(struct nu_handover_thread);
+	uint8_t offers = flags & 512 ? in_u8(in) : 0; /* how many, how many bytes follow, and as what */
+	size_t noffers = offers & 3, rest = offers & 4 ? in_u8(in) : n * 1600u * (offers != 0);
+	size_t blob = sizeof(struct nu_handover) + n * sizeof(struct nu_handover_thread) +
+		      noffers * sizeof(struct nu_offer_piece) + rest;
 	size_t len = sizeof(struct nu_handover_args) + blob;
 	struct nu_handover_args *a = m ? room(len) : NULL;
 	struct nu_handover *h = (void *)(a + 1);
@@ -342,6 +362,11 @@ static void add_handover(struct in *in)
 		h->nthreads = (uint32_t)word(in);
 	if (flags & 64)
 		h->calls_active = (uint32_t)word(in);
+	rig_by_offer = flags & 1024;
+	if (offers) {
+		h->noffers = offers & 8 ? (uint32_t)word(in) : (uint32_t)noffers;
+		h->stacks = offers & 16 ? in_u8(in) : NU_STACKS_INLINE;
+	}
 	rig_damage = flags & 256 ? in_u8(in) % RIG_DAMAGES : 0;
 	for (unsigned i = 0; i < n; i++) {
 		struct nu_thread *where = rig_stack(1, i % 4);
@@ -356,6 +381,7 @@ static void add_handover(struct in *in)
 			t[i].live_bytes = f & 4 ? word(in) : t[i].live_bytes;
 		}
 	}
+	fill_offers((struct nu_offer_piece *)(t + n), noffers, h->used_bytes, in);
 	finish(m, len);
 }
 

@@ -202,6 +202,15 @@ int nu_reader_init(const char *wanted)
 {
 	return nu_reader_am.read ? 0 : -ENODEV; /* its method is linked in */
 }
+bool rig_by_offer;
+int nu_reader_offer_kind(unsigned peer)
+{
+	return rig_by_offer;
+}
+const struct nu_reader_ops *nu_reader_of_kind(int kind)
+{
+	return NULL;
+}
 const char *nu_reader_name(unsigned peer)
 {
 	return "rig";
@@ -291,6 +300,7 @@ int nu_reader_read(unsigned peer, const struct nu_piece *pieces, unsigned npiece
 	damaged = false;
 	for (unsigned i = 0; i < npieces; i++) {
 		const struct nu_piece *p = &pieces[i];
+		char *to = p->at ? p->at : p->local; /* by offer: what a device would write to */
 		uintptr_t slot = nu_stack_slot(p->local);
 
 		if (slot) {
@@ -302,13 +312,13 @@ int nu_reader_read(unsigned peer, const struct nu_piece *pieces, unsigned npiece
 			fake_thread(t);
 		} else {
 			/* A crash here: it is no memory of the arriving proclet. */
-			memset(p->local, 0x5a, p->len_bytes);
+			memset(to, 0x5a, p->len_bytes);
 			for (size_t k = 0; k < p->len_bytes; k++) {
 				if (p->remote + k - base < image_bytes)
-					((char *)p->local)[k] = image[p->remote + k - base];
+					to[k] = image[p->remote + k - base];
 			}
 			if (p->remote == base && p->len_bytes >= 8192)
-				damage(p->local, (struct nu_heap *)((char *)p->local + NU_HEAP_HEAD_BYTES));
+				damage((void *)to, (struct nu_heap *)(to + NU_HEAP_HEAD_BYTES));
 		}
 	}
 	return 0;

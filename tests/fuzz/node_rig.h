@@ -40,6 +40,7 @@ void rig_flush(void);
 void rig_settle(bool reset_controller);
 /* How the image is changed before it is read: 0 not at all, else one of RIG_DAMAGES, all of which must be noticed. */
 extern unsigned rig_damage;
+extern bool rig_by_offer; /* what node 1 is read by */
 #define RIG_DAMAGES 16u
 uint64_t rig_image_bytes(void);
 /* Headers of the messages that the node has sent to peers since this was set to 0. */
