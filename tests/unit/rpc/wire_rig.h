@@ -55,6 +55,7 @@ struct setup {
 	void (*outside)(int parent, int to_parent); /* on the node 0's main thread, instead of just waiting */
 	unsigned cores_of_others;		    /* than node 0; 0: as many */
 	uint8_t host_of[NODES_MAX];
+	void (*before)(unsigned self, struct nu_wire_options *o); /* in the new node */
 };
 
 /* Something that a thread waits for and handlers bring about. */
@@ -271,6 +272,7 @@ static void leave_arena(void)
 static void node_main(const struct setup *s, unsigned self, int pipes[NODES_MAX][NODES_MAX][2],
 		      int from_parent, int to_parent)
 {
+	struct nu_wire_options wire;
 	char c;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -286,7 +288,10 @@ static void node_main(const struct setup *s, unsigned self, int pipes[NODES_MAX]
 			nu_node.hosts = s->host_of[n] + 1u;
 	}
 	CHECK(!nu_layout_init()); /* parts the stacks' region among the nodes */
-	CHECK(!nu_wire_init(&s->wire));
+	wire = s->wire;
+	if (s->before)
+		s->before(self, &wire);
+	CHECK(!nu_wire_init(&wire));
 	s->handlers();
 	exchange(self, s->nodes, pipes);
 	CHECK(!nu_sched_start(&own_proclet, s->thread[self] ? first_thread : idle_thread, NULL));
