@@ -13,6 +13,9 @@ NU_API int __must_check nu_testing_read(unsigned node, void *local, const void *
 /* Name of the reader for @node ("cma"), and of the transport of the calling core's connection to it ("posix/memory"). */
 NU_API const char *nu_testing_reader(unsigned node);
 NU_API int __must_check nu_testing_transport(unsigned node, char *buf, size_t len);
+/* Whether the program was started without nu_launch; and the calling node's cores. Also before nu_run(). */
+NU_API bool nu_testing_alone(void);
+NU_API unsigned nu_testing_cores(void);
 /* The node's own clock, which does not stand still over a move: comparable between nodes of one host. */
 NU_API uint64_t nu_testing_mono_ns(void);
 /* Fault points of the calling node: rules as NU_FAULT has them (core/fault.h), added to those there; NULL drops all.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Raw access for benchmarks and tests: core/nu_testing.h. */
 #include "core/nu_testing.h"
+#include "ctrl/boot.h"
 #include "ctrl/ctrl.h"
 
 static void count_one(struct nu_proclet *p, void *arg)
@@ -46,6 +47,16 @@ NU_API const char *nu_testing_reader(unsigned node)
 NU_API int nu_testing_transport(unsigned node, char *buf, size_t len)
 {
 	return nu_wire_transport(node, buf, len);
+}
+
+NU_API bool nu_testing_alone(void)
+{
+	return !nu_boot_launched();
+}
+
+NU_API unsigned nu_testing_cores(void)
+{
+	return nu_node.cores;
 }
 
 NU_API uint64_t nu_testing_mono_ns(void)

@@ -76,7 +76,7 @@ int perf_switch(const struct perf_options *o)
 
 typedef void (*plain_fn)(struct target *);
 
-int perf_call_local(const struct perf_options *o)
+static int empty_calls(const struct perf_options *o)
 {
 	size_t n = o->count ? o->count : 2000, warm = o->warmup ? o->warmup : n / 10;
 	struct perf_row row = {.test = "call_local",
@@ -108,9 +108,14 @@ int perf_call_local(const struct perf_options *o)
 	}
 	if (ret)
 		return ret;
-	row.limit_p50 = perf_median(plain, n) * row.scale;
+	row.limit_samples = plain;
 	perf_report(o, &row);
 	return 0;
+}
+
+int perf_call_local(const struct perf_options *o)
+{
+	return o->ncomputes ? perf_compute_calls(o, "call_local", nu_node_self()) : empty_calls(o);
 }
 
 /* ---- call_lat ---- */
@@ -151,13 +156,13 @@ int perf_call_lat(const struct perf_options *o)
 	struct nu_options there = {.node = NU_NODE(1)};
 	size_t min = o->size_min ? o->size_min : 8, max = o->size_max ? o->size_max : 8;
 	char transport[64] = "?";
-	int ret;
+	int ret = perf_need_two("call_lat");
 	NU_SCOPED(target, p);
 
-	if (nu_node_count() < 2) {
-		fprintf(stderr, "nu_perf: call_lat needs two nodes: nu_launch -n 2 nu_perf -t call_lat\n");
-		return -EINVAL;
-	}
+	if (ret)
+		return ret;
+	if (o->ncomputes)
+		return perf_compute_calls(o, "call_lat", 1);
 	ret = target_create(&there, &p);
 	if (!ret)
 		ret = target_empty(p);

@@ -2,7 +2,6 @@
 /* nu_perf: measures Nu in the manner of ucx_perftest, each figure beside its limit in the same run. */
 #include "perf.h"
 
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,100 +10,39 @@ static const struct {
 	int (*run)(const struct perf_options *o);
 } tests[] = {
 	{"switch", "two threads yield to each other", perf_switch},
-	{"call_local", "empty call of a proclet on this node, beside a plain indirect call", perf_call_local},
+	{"call_local", "call of a proclet on this node, beside a plain indirect call", perf_call_local},
 	{"call_lat", "round trip of a call with -s bytes each way to a proclet on node 1", perf_call_lat},
+	{"call_rate", "calls a second of a proclet on node 1 with -O outstanding", perf_call_rate},
+	{"closure", "a closure with -s bytes sent to a proclet, beside a call of a method", perf_closure},
 	{"read", "raw one-sided read of -s bytes from node 1, beside memcpy", perf_read},
-	{"migrate", "a proclet with a running thread moves between two nodes, beside a raw read of its bytes",
-	 perf_migrate},
+	{"pull", "a proclet without threads moves between two nodes, beside a raw read of its bytes",
+	 perf_pull},
+	{"migrate", "a proclet with -T running threads moves, beside a raw read of its bytes", perf_migrate},
+	{"locate", "node 1 asks where a proclet is, beside an empty call to node 0", perf_locate},
+	{"create", "a proclet begins and ends with -O at a time, beside mapping a page", perf_create},
+	{"footprint", "memory of -n proclets, each called once with one allocation; of peers",
+	 perf_footprint},
 };
 
 static void usage(FILE *f)
 {
-	fprintf(f, "Usage: nu_launch -n 2 nu_perf [options]      (switch and call_local also run alone)\n\n");
+	fprintf(f, "Usage: nu_launch -n 2 nu_perf [options]      (what needs one node runs alone, too)\n\n");
 	fprintf(f, "  -t TEST     what to measure (call_local):\n");
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
 		fprintf(f, "                %-11s %s\n", tests[i].name, tests[i].what);
-	fprintf(f, "  -s SIZE     bytes, or a range MIN:MAX in powers of two; suffixes K, M (8; 64K for "
-		   "read, migrate)\n"
-		   "  -n COUNT    measurements per size (depends on the test)\n"
-		   "  -w COUNT    measurements before those, not counted (a tenth of -n)\n"
-		   "  --json FILE also write one JSON object per line; - for standard output\n"
-		   "  -h          this text\n");
-}
-
-static int parse_size(const char *s, char **end, size_t *v_p)
-{
-	unsigned long long v = strtoull(s, end, 0);
-
-	if (*end == s)
-		return -EINVAL;
-	if (**end == 'K' || **end == 'k')
-		v <<= 10, (*end)++;
-	else if (**end == 'M' || **end == 'm')
-		v <<= 20, (*end)++;
-	*v_p = v;
-	return v ? 0 : -EINVAL;
-}
-
-static int parse_range(const char *s, struct perf_options *o)
-{
-	char *end;
-
-	if (parse_size(s, &end, &o->size_min))
-		return -EINVAL;
-	o->size_max = o->size_min;
-	if (*end == ':' && parse_size(end + 1, &end, &o->size_max))
-		return -EINVAL;
-	return *end || o->size_max < o->size_min || o->size_max > (512u << 20) ? -EINVAL : 0;
-}
-
-static int parse_count(const char *s, uint64_t *n_p)
-{
-	char *end;
-
-	*n_p = strtoull(s, &end, 0);
-	return *end || !*n_p || *s == '-' ? -EINVAL : 0;
-}
-
-static int parse(int argc, char **argv, struct perf_options *o)
-{
-	static const struct option longs[] = {{"json", required_argument, NULL, 'j'},
-					      {"help", no_argument, NULL, 'h'},
-					      {0}};
-	int c, ret = 0;
-
-	o->test = "call_local";
-	while ((c = getopt_long(argc, argv, "t:s:n:w:h", longs, NULL)) != -1 && !ret) {
-		switch (c) {
-		case 't':
-			o->test = optarg;
-			break;
-		case 's':
-			ret = parse_range(optarg, o);
-			break;
-		case 'n':
-			ret = parse_count(optarg, &o->count);
-			break;
-		case 'w':
-			ret = parse_count(optarg, &o->warmup);
-			break;
-		case 'j':
-			o->json = strcmp(optarg, "-") ? fopen(optarg, "w") : stdout;
-			if (!o->json) {
-				perror(optarg);
-				return -EINVAL;
-			}
-			break;
-		case 'h':
-			o->help = true;
-			break;
-		default:
-			return -EINVAL;
-		}
-		if (ret)
-			fprintf(stderr, "nu_perf: bad value '%s' of -%c\n", optarg, c);
-	}
-	return ret ? ret : optind < argc ? -EINVAL : 0;
+	fprintf(f,
+		"  -s SIZE     bytes, or a range MIN:MAX in powers of two; suffixes K, M (8; 64K where heaps "
+		"move)\n"
+		"  -n COUNT    measurements for each line (depends on the test)\n"
+		"  -w COUNT    measurements before those, not counted (a tenth of -n)\n"
+		"  -O COUNT    operations outstanding, or a range (64 for call_rate, else 1)\n"
+		"  -d US       computation in each call in microseconds, or a list: 0,0.1,1,10,50 (0)\n"
+		"  -T COUNT    threads that run in the proclet that moves, or a range (1)\n"
+		"  -c CORES    this node's cores, without nu_launch (all)\n"
+		"  -f          results alone, without headings\n"
+		"  -v          comma-separated values\n"
+		"  --json FILE also write one JSON object per line; - for standard output\n"
+		"  -h, --help  this text\n");
 }
 
 static int perf_main(int argc, char **argv)
@@ -112,7 +50,7 @@ static int perf_main(int argc, char **argv)
 	struct perf_options *o = calloc(1, sizeof(*o));
 	int ret;
 
-	ret = parse(argc, argv, o);
+	ret = perf_parse(argc, argv, o);
 	if (ret || o->help) {
 		usage(ret ? stderr : stdout);
 		return ret ? 2 : 0;
@@ -123,6 +61,10 @@ static int perf_main(int argc, char **argv)
 		ret = tests[i].run(o);
 		if (ret)
 			fprintf(stderr, "nu_perf: %s: %s\n", o->test, nu_strerror(ret));
+		if (o->json && fflush(o->json)) {
+			perror("nu_perf: --json");
+			ret = -EIO;
+		}
 		if (o->json && o->json != stdout)
 			fclose(o->json);
 		return ret ? 1 : 0;
@@ -137,5 +79,6 @@ int main(int argc, char **argv)
 	/* getopt's variables are copies in this program's data, and the report's heading is remembered there. */
 	const struct nu_run_options options = {.writable_globals = true};
 
+	perf_apply_cores(argc, argv);
 	return nu_run(argc, argv, perf_main, &options);
 }

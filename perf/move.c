@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * read and migrate. The blackout is what a thread of the moved proclet sees: the longest time between two of its
- * increments, the last at the source and the first at the destination. It reads the time stamp counter, which the nodes
- * of one host share, in its own code: a thread that is always inside the runtime can seldom be interrupted.
+ * read, pull and migrate. The blackout is what the threads of the moved proclet see: the longest time in which none of them
+ * made a step, from the last at the source to the first at the destination. They read the time stamp counter, which the
+ * nodes of one host share, in their own code: a thread that is always inside the runtime can seldom be interrupted.
  */
 #include "perf.h"
 #include "ticks.h"
@@ -10,15 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define THREADS_MAX 4096
+
 struct mover {
 	char *memory;
 	size_t size_bytes;
 	volatile bool stop;
 	volatile uint64_t count, gap, last; /* in ticks of the processor's clock */
-	struct nu_thread *thread;
+	unsigned nthreads;
+	struct nu_thread *threads[THREADS_MAX];
 };
 
-NU_CLASS(mover, val(uint64_t, size_bytes), val(bool, run));
+NU_CLASS(mover, val(uint64_t, size_bytes), val(uint64_t, threads));
 NU_METHOD(mover, stop, val(uint64_t));
 NU_METHOD(mover, reset, none);
 NU_METHOD(mover, gap, val(uint64_t));
@@ -28,39 +31,44 @@ static void run(void *arg)
 {
 	struct mover *m = arg;
 
-	m->last = perf_ticks();
 	while (!m->stop) {
-		uint64_t now = perf_ticks(), gap = now - m->last;
+		uint64_t now = perf_ticks();
+		int64_t gap = (int64_t)(now - m->last); /* below 0: another thread was quicker */
 
 		m->count++;
-		if (gap > m->gap)
+		if (gap > (int64_t)m->gap)
 			m->gap = gap;
 		m->last = now;
 	}
 }
 
-int mover_init(struct mover *self, uint64_t size_bytes, bool running)
+int mover_init(struct mover *self, uint64_t size_bytes, uint64_t threads)
 {
+	int ret = 0;
+
 	self->size_bytes = size_bytes;
 	self->memory = malloc(size_bytes);
 	if (!self->memory)
 		return -ENOMEM;
 	memset(self->memory, 0x5a, size_bytes);
-	return running ? nu_thread_spawn(run, self, &self->thread) : 0;
+	self->last = perf_ticks();
+	for (; self->nthreads < threads && !ret; self->nthreads += !ret)
+		ret = nu_thread_spawn(run, self, &self->threads[self->nthreads]);
+	return ret;
 }
 
 uint64_t mover_do_stop(struct mover *self)
 {
 	self->stop = true;
-	if (self->thread)
-		nu_thread_join(self->thread);
-	self->thread = NULL;
+	while (self->nthreads)
+		nu_thread_join(self->threads[--self->nthreads]);
 	return self->count;
 }
 
 void mover_do_reset(struct mover *self)
 {
 	self->gap = 0;
+	self->last = perf_ticks();
 }
 
 uint64_t mover_do_gap(struct mover *self)
@@ -75,9 +83,9 @@ uint64_t mover_do_memory(struct mover *self)
 
 /* ---- read ---- */
 
-static int read_size(const struct perf_options *o, size_t size)
+static int read_case(const struct perf_options *o, const struct perf_case *c)
 {
-	size_t n = o->count ? o->count : 200, warm = o->warmup ? o->warmup : n / 10;
+	size_t n = c->count, warm = c->warmup, size = c->size_bytes;
 	struct perf_row row = {.test = "read",
 			       .unit = "us",
 			       .samples = perf_samples(n),
@@ -92,7 +100,7 @@ static int read_size(const struct perf_options *o, size_t size)
 	int ret;
 	NU_SCOPED(mover, p);
 
-	ret = to && from && copies && row.samples ? mover_create(&there, size, false, &p) : -ENOMEM;
+	ret = to && from && copies && row.samples ? mover_create(&there, size, 0, &p) : -ENOMEM;
 	if (!ret)
 		ret = mover_memory(p, &address);
 	if (!ret) {
@@ -111,7 +119,7 @@ static int read_size(const struct perf_options *o, size_t size)
 		}
 	}
 	if (!ret) {
-		row.limit_p50 = perf_median(copies, n) * 1e-3;
+		row.limit_samples = copies;
 		perf_report(o, &row);
 	}
 	free(to);
@@ -121,25 +129,15 @@ static int read_size(const struct perf_options *o, size_t size)
 	return ret;
 }
 
-static int need_two(const char *test)
-{
-	if (nu_node_count() >= 2)
-		return 0;
-	fprintf(stderr, "nu_perf: %s needs two nodes: nu_launch -n 2 nu_perf -t %s\n", test, test);
-	return -EINVAL;
-}
-
 int perf_read(const struct perf_options *o)
 {
-	size_t min = o->size_min ? o->size_min : 65536, max = o->size_max ? o->size_max : min;
-	int ret = need_two("read");
+	struct perf_case base = {.size_bytes = 65536, .count = 200};
+	int ret = perf_need_two("read");
 
-	for (size_t s = min; s <= max && !ret; s *= 2)
-		ret = read_size(o, s);
-	return ret;
+	return ret ? ret : perf_each(o, base, read_case);
 }
 
-/* ---- migrate ---- */
+/* ---- pull and migrate ---- */
 
 struct move_samples {
 	uint64_t *blackout, *total, *raw;
@@ -172,57 +170,61 @@ static int round_trip(struct mover_ref p, struct move_samples *s, size_t i)
 		return ret;
 	start = nu_testing_mono_ns();
 	ret = nu_testing_read(1, s->buffer, (void *)s->address, s->size);
-	s->raw[i] = nu_testing_mono_ns() - start;
+	s->raw[2 * i] = s->raw[2 * i + 1] = nu_testing_mono_ns() - start;
 	return ret ? ret : one_way(p, 0, &s->blackout[2 * i + 1], &s->total[2 * i + 1]);
 }
 
-/* Nanoseconds in a tick of the time stamp counter. */
-static double tick_ns(void)
+static void report(const struct perf_options *o, const struct perf_case *c, struct move_samples *s,
+		   size_t warm)
 {
-	uint64_t ns = nu_testing_mono_ns(), ticks = perf_ticks();
+	struct perf_row row = {.unit = "us",
+			       .count = c->count,
+			       .size_bytes = c->size_bytes,
+			       .threads = c->threads,
+			       .limit_name = "raw read",
+			       .limit_samples = s->raw + warm,
+			       .limit_scale = 1e-3,
+			       .reader = nu_testing_reader(1)};
 
-	nu_sleep_us(20000);
-	ticks = perf_ticks() - ticks;
-	return (double)(nu_testing_mono_ns() - ns) / (double)ticks;
+	if (c->threads) {
+		row.test = "migrate blackout";
+		row.samples = s->blackout + warm;
+		row.scale = perf_tick_ns() * 1e-3;
+		perf_report(o, &row);
+	}
+	row.scale = 1e-3;
+	row.test = c->threads ? "migrate total" : "pull";
+	row.samples = s->total + warm;
+	perf_report(o, &row);
 }
 
-static int migrate_size(const struct perf_options *o, size_t size)
+static int move_case(const struct perf_options *o, const struct perf_case *c)
 {
-	size_t n = (o->count ? o->count : 200) / 2 + 1, warm = o->warmup ? o->warmup / 2 + 1 : n / 10 + 1,
-	       all = n + warm;
-	struct move_samples s = {
-		perf_samples(2 * all), perf_samples(2 * all), perf_samples(all), malloc(size), 0, size};
+	size_t trips = (c->count + c->warmup + 1) / 2 + 1, warm = c->warmup & ~(size_t)1;
+	struct move_samples s = {perf_samples(2 * trips),
+				 perf_samples(2 * trips),
+				 perf_samples(2 * trips),
+				 malloc(c->size_bytes),
+				 0,
+				 c->size_bytes};
 	struct nu_options here = {.node = NU_NODE(0)};
-	struct perf_row row = {.unit = "us",
-			       .count = 2 * n,
-			       .scale = 1e-3,
-			       .size_bytes = size,
-			       .limit_name = "raw read",
-			       .reader = nu_testing_reader(1)};
 	uint64_t count;
 	int ret;
 	NU_SCOPED(mover, p);
 
-	ret = s.buffer ? mover_create(&here, size, true, &p) : -ENOMEM;
+	ret = s.buffer && s.blackout && s.total && s.raw ? 0 : -ENOMEM;
+	if (!ret)
+		ret = mover_create(&here, c->size_bytes, c->threads, &p);
 	if (!ret) {
-		memset(s.buffer, 1, size);
+		memset(s.buffer, 1, c->size_bytes);
 		ret = mover_memory(p, &s.address);
 	}
-	for (size_t i = 0; i < all && !ret; i++)
+	for (size_t i = 0; i < trips && !ret; i++)
 		ret = round_trip(p, &s, i);
 	if (!ret)
 		ret = mover_stop(p, &count);
-	if (!ret) {
-		row.limit_p50 = perf_median(s.raw + warm, n) * 1e-3;
-		row.test = "migrate blackout";
-		row.samples = s.blackout + 2 * warm;
-		row.scale = tick_ns() * 1e-3;
-		perf_report(o, &row);
-		row.scale = 1e-3;
-		row.test = "migrate total";
-		row.samples = s.total + 2 * warm;
-		perf_report(o, &row);
-	}
+	if (!ret)
+		report(o, c, &s, warm);
 	free(s.blackout);
 	free(s.total);
 	free(s.raw);
@@ -230,12 +232,24 @@ static int migrate_size(const struct perf_options *o, size_t size)
 	return ret;
 }
 
+int perf_pull(const struct perf_options *o)
+{
+	struct perf_case base = {.size_bytes = 65536, .count = 200};
+	struct perf_options without = *o;
+	int ret = perf_need_two("pull");
+
+	without.threads_min = without.threads_max = 0;
+	return ret ? ret : perf_each(&without, base, move_case);
+}
+
 int perf_migrate(const struct perf_options *o)
 {
-	size_t min = o->size_min ? o->size_min : 65536, max = o->size_max ? o->size_max : min;
-	int ret = need_two("migrate");
+	struct perf_case base = {.size_bytes = 65536, .count = 200, .threads = 1};
+	int ret = perf_need_two("migrate");
 
-	for (size_t s = min; s <= max && !ret; s *= 2)
-		ret = migrate_size(o, s);
-	return ret;
+	if (!ret && o->threads_max > THREADS_MAX) {
+		fprintf(stderr, "nu_perf: -T takes at most %u threads\n", THREADS_MAX);
+		ret = -EINVAL;
+	}
+	return ret ? ret : perf_each(o, base, move_case);
 }
