@@ -5,6 +5,17 @@
 #include "ctrl/state.h"
 #include "rdma/rdma.h"
 
+/* ---- the start: join.c. On the kernel thread that starts the node; each is a round with all others but the second ---- */
+
+/* Every node must have the same code at the same addresses: threads that move have return addresses on their stacks. */
+int __must_check nu_join_alike(void);
+/* Opens the RDMA device if this job is to use one; the pool then registers what it has. -ENODEV, if that was asked for. */
+int __must_check nu_join_device(const struct nu_pool_ops **pool_ops_p);
+/* Where everybody is reached. */
+int __must_check nu_join_connect(void);
+/* All have come so far. */
+int __must_check nu_join_barrier(void);
+
 /* ---- instances: proclets that begin and end on this node. instance.c ---- */
 
 /* Makes proclet @id here with an empty heap and a zeroed root object; @holder has its first reference (0: it is never

@@ -47,109 +47,6 @@ static int wait_end(void)
 
 /* ---- the start ---- */
 
-struct hello {
-	uint64_t digest;
-	uint32_t text_bytes;
-	char text[];
-};
-
-/* The first line of @text that @other has not; "(nothing)": it has them all. */
-static void first_lacking(const char *text, const char *other, char *line, size_t size)
-{
-	snprintf(line, size, "(nothing)");
-	for (size_t len; *text; text += len + (text[len] != '\0')) {
-		const char *at = other;
-
-		len = strcspn(text, "\n");
-		while (*at && (strncmp(at, text, len) || (at[len] && at[len] != '\n'))) {
-			at += strcspn(at, "\n");
-			at += *at != '\0';
-		}
-		if (!*at && len) {
-			snprintf(line, size, "%.*s", (int)len, text);
-			return;
-		}
-	}
-}
-
-static void say_difference(const char *mine, const char *theirs, unsigned node)
-{
-	char here[256], there[256], reason[640];
-
-	first_lacking(mine, theirs, here, sizeof(here));
-	first_lacking(theirs, mine, there, sizeof(there));
-	snprintf(reason, sizeof(reason), "node %u and node %u are not alike: '%s' there, '%s' here", node,
-		 nu_node.self, there, here);
-	nu_boot_fail(reason);
-}
-
-/* Every node must have the same code at the same addresses: threads that move have return addresses on their stacks. */
-static int check_alike(void)
-{
-	void *all[NU_MAX_NODES] = {NULL};
-	size_t lens[NU_MAX_NODES];
-	struct hello *mine;
-	char *text;
-	uint64_t digest;
-	int ret = nu_image_digest(&digest, &text);
-
-	if (ret)
-		return ret;
-	mine = malloc(sizeof(*mine) + strlen(text) + 1);
-	if (!mine) {
-		free(text);
-		return -ENOMEM;
-	}
-	mine->digest = digest;
-	mine->text_bytes = (uint32_t)strlen(text) + 1;
-	memcpy(mine->text, text, mine->text_bytes);
-	free(text);
-	ret = nu_boot_exchange(mine, sizeof(*mine) + mine->text_bytes, all, lens);
-	for (unsigned n = 0; !ret && n < nu_node.count; n++) {
-		struct hello *other = all[n];
-
-		if (lens[n] < sizeof(*other) || lens[n] != sizeof(*other) + (size_t)other->text_bytes ||
-		    !other->text_bytes || other->text[other->text_bytes - 1])
-			ret = -EPROTO;
-		if (!ret && other->digest != digest) {
-			/* Each says it: whoever is heard first ends the job. */
-			say_difference(mine->text, other->text, n);
-			ret = -EPROTO;
-		}
-	}
-	if (ret != -ETIMEDOUT && ret != -EHOSTDOWN) {
-		for (unsigned n = 0; n < nu_node.count; n++)
-			free(all[n]);
-	}
-	free(mine);
-	return ret;
-}
-
-static int connect_wire(void)
-{
-	struct nu_wire_options wo = {.transport = nu_boot_options.transport,
-				     .key = nu_key_derive(nu_boot_options.secret, "batches"),
-				     .address = nu_boot_options.address};
-	void *all[NU_MAX_NODES], *mine;
-	size_t lens[NU_MAX_NODES], len;
-	int ret = nu_wire_init(&wo);
-
-	if (!ret)
-		ret = nu_wire_address(&mine, &len);
-	if (ret)
-		return ret;
-	ret = nu_boot_exchange(mine, len, all, lens);
-	free(mine);
-	if (ret)
-		return ret;
-	for (unsigned n = 0; n < nu_node.count; n++) {
-		if (!ret)
-			ret = nu_wire_set_peer(n, all[n], lens[n]);
-		free(all[n]);
-	}
-	return ret;
-}
-
 /* The node's own proclet: runs the runtime's threads; has no heap and never moves. */
 static int node_proclet(struct nu_proclet **p_p)
 {
@@ -162,22 +59,11 @@ static int node_proclet(struct nu_proclet **p_p)
 	return ret;
 }
 
-/* Bytes that every node starts with behind it: all have come so far. */
-static int barrier(void)
-{
-	void *all[NU_MAX_NODES];
-	size_t lens[NU_MAX_NODES];
-	int ret = nu_boot_exchange("", 1, all, lens);
-
-	for (unsigned n = 0; !ret && n < nu_node.count; n++)
-		free(all[n]);
-	return ret;
-}
-
 static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 {
 	const struct nu_rpc_ops rpc_ops = {nu_client_locate, nu_instance_create, nu_instance_retire};
 	const struct nu_move_ops move_ops = {nu_client_move_begin, nu_client_move_end};
+	const struct nu_pool_ops *pool_ops = NULL;
 	size_t reserve = nu_node.mem_bytes / 16 < RESERVE_BYTES ? nu_node.mem_bytes / 16 : RESERVE_BYTES;
 	int ret = nu_crash_init();
 
@@ -186,19 +72,19 @@ static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 	if (!ret)
 		ret = nu_image_init(image);
 	if (!ret)
-		ret = check_alike();
+		ret = nu_join_alike();
 	nu_image_seal(!ret);
 	if (!ret)
 		ret = nu_proclet_table_init();
 	if (!ret)
-		ret = nu_pool_init(nu_node.mem_bytes, 0, nu_node.count > 1 ? reserve : 0, NULL);
+		ret = nu_join_device(&pool_ops);
+	if (!ret)
+		ret = nu_pool_init(nu_node.mem_bytes, 0, nu_node.count > 1 ? reserve : 0, pool_ops);
 	if (!ret && nu_node.count > 1)
 		(void)!nu_pool_refill(0); /* what is missing is backed later */
 	if (!ret && runtime.options->node_init)
 		ret = runtime.options->node_init(nu_node.self);
 	nu_fds_note(&foreign_fds); /* what is open from here on is ours, or UCX's */
-	if (!ret)
-		ret = nu_reader_init(nu_boot_options.reader);
 	if (!ret)
 		ret = nu_rpc_init();
 	if (!ret)
@@ -208,7 +94,9 @@ static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 	nu_rpc_set_ops(&rpc_ops);
 	nu_move_set_ops(&move_ops);
 	/* Alone there is nobody to talk to: no UCX, and so none of its patches to mmap either. */
-	return ret || nu_node.count == 1 ? ret : connect_wire();
+	if (!ret && nu_node.count > 1)
+		ret = nu_join_connect();
+	return ret ? ret : nu_reader_init(nu_boot_options.reader);
 }
 
 /* ---- threads that every node begins with ---- */
@@ -301,7 +189,7 @@ static int run(const struct nu_image *image)
 	if (!ret && !runtime.options->writable_globals)
 		ret = nu_image_protect(true);
 	if (!ret)
-		ret = barrier();
+		ret = nu_join_barrier();
 	nu_boot_exits(!ret); /* main() may call exit() at once */
 	if (!ret)
 		ret = nu_sched_start(node, first_body, NULL);
@@ -318,6 +206,7 @@ static int run(const struct nu_image *image)
 	nu_boot_exits(false);
 	if (nu_node.count > 1)
 		nu_wire_fini();
+	nu_verbs_close();
 	if (!runtime.options->writable_globals)
 		(void)!nu_image_protect(false);
 	nu_image_seal(false);

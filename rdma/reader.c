@@ -2,48 +2,69 @@
 /* Which way each peer's memory is read: probed once per pair, best first. */
 #include "rdma/rdma.h"
 
+#include <stdio.h>
 #include <string.h>
 
-static const struct nu_reader_ops *const readers[] = {&nu_reader_cma, &nu_reader_am, &nu_reader_am_offer};
+/* What a name may mean, and their numbers in the answer to prepare. */
+static const struct nu_reader_ops *const readers[] = {&nu_reader_cma, &nu_reader_verbs, &nu_reader_am,
+						      &nu_reader_am_offer};
+#define NREADERS (sizeof(readers) / sizeof(readers[0]))
+/* Best first. On one host the kernel's copy beats a device's way to itself and back. */
+static const struct nu_reader_ops *const near[] = {&nu_reader_cma, &nu_reader_verbs, &nu_reader_am, NULL},
+					 *const far[] = {&nu_reader_verbs, &nu_reader_am, NULL};
 static const struct nu_reader_ops *chosen[NU_MAX_NODES];
 
-static int choose(unsigned peer, const char *wanted)
+/* Adds the reason to @lost, after a line that a failure deserves: nothing should keep nodes of one host from cma. */
+static int try(const struct nu_reader_ops *r, unsigned peer, bool expected, char *lost, size_t size)
 {
 	char why[256] = "";
+	size_t len = strlen(lost);
+	int ret = r->probe(peer, why, sizeof(why));
 
-	for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++) {
-		int err;
-
-		if (wanted && strcmp(wanted, readers[i]->name) != 0)
-			continue;
-		err = readers[i]->probe(peer, why, sizeof(why));
-		if (!err) {
-			chosen[peer] = readers[i];
-			nu_info("reads the memory of node %u through %s", peer, readers[i]->name);
-			return 0;
-		}
-		/* That it is elsewhere is nothing to mend. */
-		nu_log(err == -EXDEV ? NU_LOG_INFO : NU_LOG_WARN, "reader %s cannot read node %u: %s",
-		       readers[i]->name, peer, why);
+	if (!ret) {
+		chosen[peer] = r;
+		return 0;
 	}
+	if (expected)
+		nu_warn("reader %s cannot read node %u: %s", r->name, peer, why);
+	snprintf(lost + len, size - len, "%s%s: %s", len ? "; " : "", r->name, why);
+	return ret;
+}
+
+static int choose(unsigned peer, const struct nu_reader_ops *only)
+{
+	bool is_near = nu_node.host_of[peer] == nu_node.host_of[nu_node.self];
+	const struct nu_reader_ops *const just[] = {only, NULL};
+	const struct nu_reader_ops *const *r = only ? just : is_near ? near : far;
+	char lost[1024] = "";
+
+	for (; *r; r++) {
+		if (try(*r, peer, only || *r == &nu_reader_cma, lost, sizeof(lost)))
+			continue;
+		nu_info("reads the memory of node %u through %s%s%s%s", peer, (*r)->name, *lost ? " (" : "",
+			lost, *lost ? ")" : "");
+		return 0;
+	}
+	nu_warn("no reader for node %u: nothing can move from there to here (%s)", peer, lost);
 	return -ENODEV;
 }
 
 int nu_reader_init(const char *wanted)
 {
-	bool known = false;
+	const struct nu_reader_ops *only = NULL;
+	bool is_auto = !wanted || !*wanted || !strcmp(wanted, "auto");
 
-	if (wanted && (!*wanted || !strcmp(wanted, "auto")))
-		wanted = NULL;
-	for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++)
-		known |= wanted && !strcmp(wanted, readers[i]->name);
-	if (wanted && !known) {
-		nu_err("there is no reader '%s'; this build has: cma, am, am-offer", wanted);
+	for (size_t i = 0; i < NREADERS && !is_auto; i++) {
+		if (!strcmp(wanted, readers[i]->name))
+			only = readers[i];
+	}
+	if (!is_auto && !only) {
+		nu_err("there is no reader '%s'; there are cma, verbs, am, and for tests am-offer", wanted);
 		return -EINVAL;
 	}
 	for (unsigned n = 0; n < nu_node.count; n++) {
-		if (n != nu_node.self && choose(n, wanted))
-			nu_warn("no reader for node %u: nothing can move from there to here", n);
+		if (n != nu_node.self)
+			(void)choose(n, only);
 	}
 	return 0;
 }
@@ -59,7 +80,7 @@ int nu_reader_offer_kind(unsigned peer)
 {
 	if (peer >= NU_MAX_NODES || !chosen[peer] || !chosen[peer]->by_offer)
 		return 0;
-	for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++) {
+	for (size_t i = 0; i < NREADERS; i++) {
 		if (readers[i] == chosen[peer])
 			return (int)i + 1;
 	}
@@ -68,7 +89,7 @@ int nu_reader_offer_kind(unsigned peer)
 
 const struct nu_reader_ops *nu_reader_of_kind(int kind)
 {
-	if (kind < 1 || (size_t)kind > sizeof(readers) / sizeof(readers[0]) || !readers[kind - 1]->by_offer)
+	if (kind < 1 || (size_t)kind > NREADERS || !readers[kind - 1]->by_offer)
 		return NULL;
 	return readers[kind - 1];
 }

@@ -13,6 +13,11 @@ int nu_verbs_open(const struct nu_rdma_options *o, const char *address, uint64_t
 	return -ENODEV;
 }
 
+const char *nu_verbs_device(void)
+{
+	return NULL;
+}
+
 void nu_verbs_close(void)
 {
 }
@@ -64,4 +69,7 @@ static int read_pieces(unsigned peer, const struct nu_piece *pieces, unsigned np
 const struct nu_reader_ops nu_reader_verbs = {.name = "verbs",
 					      .by_offer = true,
 					      .probe = probe,
-					      .read = read_pieces};
+					      .read = read_pieces,
+					      .offer = nu_verbs_offer,
+					      .withdraw = nu_verbs_withdraw,
+					      .cut = nu_verbs_peer_dead};
