@@ -8,6 +8,16 @@ static inline void nu_cpu_relax(void)
 	__asm__ volatile("isb" : : : "memory");
 }
 
+/* Loads the pointer @var, thread-local by the initial-exec model: anew each time, since a switch may have changed kernel
+ * threads, and compilers keep the address of what they know to be thread-local. */
+#define NU_TLS_LOAD(to, var)                                                                                 \
+	do {                                                                                                 \
+		uintptr_t nu_offset;                                                                         \
+		__asm__ volatile("mrs %0, tpidr_el0\n\tadrp %1, :gottprel:" #var                             \
+				 "\n\tldr %1, [%1, :gottprel_lo12:" #var "]\n\tldr %0, [%0, %1]"             \
+				 : "=&r"(to), "=&r"(nu_offset));                                             \
+	} while (0)
+
 /* A signal frame's program counter and stack pointer (with <ucontext.h>). */
 #define NU_FRAME_PC(uc) ((uintptr_t)(uc)->uc_mcontext.pc)
 #define NU_FRAME_SP(uc) ((uintptr_t)(uc)->uc_mcontext.sp)

@@ -415,6 +415,8 @@ struct nu_proclet {
 	struct nu_lock lock;	 /* state, threads, held */
 	_Atomic(uint32_t) state; /* enum nu_proclet_state; written under lock */
 	atomic_bool frozen;	 /* its threads must not run; see sched.h. Written under lock */
+	atomic_bool
+		quick; /* local calls may begin and end without the lock: sched/handoff.c. Written under lock */
 	_Atomic(uint64_t) id;
 	struct nu_proclet_head *head; /* in the segment; NULL for a node's own proclet and when absent */
 	void *root;
@@ -422,7 +424,7 @@ struct nu_proclet {
 	const struct nu_class *cls; /* of its root object; NULL: it has none */
 	struct nu_list threads;	    /* nu_thread.proclet_link: every thread of it, under lock */
 	uint32_t nthreads;
-	uint32_t calls_active; /* threads that serve a call */
+	uint32_t calls_active; /* threads that serve a call, or are kept for one (NU_THREAD_SPARE) */
 
 	/* While frozen: threads that would be runnable (nu_thread.link), under lock. */
 	struct nu_list parked;
@@ -493,6 +495,7 @@ extern unsigned (*nu_current_core_fn)(void);
 
 enum nu_stat {
 	NU_STAT_CALLS_LOCAL,
+	NU_STAT_CALLS_QUICK, /* local ones that took no lock: each counts as local, served, and two switches in the sums */
 	NU_STAT_CALLS_SENT,
 	NU_STAT_CALLS_SERVED,
 	NU_STAT_CALLS_FORWARDED,

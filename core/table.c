@@ -66,6 +66,7 @@ static void block_init(struct nu_proclet *p)
 {
 	atomic_store_explicit(&p->state, NU_PROCLET_NONE, memory_order_relaxed);
 	atomic_store_explicit(&p->frozen, false, memory_order_relaxed);
+	atomic_store_explicit(&p->quick, false, memory_order_relaxed);
 	memset(&p->head, 0, sizeof(*p) - offsetof(struct nu_proclet, head));
 	nu_list_init(&p->threads);
 	nu_list_init(&p->parked);

@@ -260,8 +260,10 @@ static int prepare(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t loca
 	nu_lock_acquire(&p->lock);
 	if (p->id == id && p->heap) {
 		nu_list_for_each (l, &p->threads) {
-			if (n < NU_PREPARE_THREADS_MAX)
-				threads[n++] = (uint64_t)nu_list_entry(l, struct nu_thread, proclet_link);
+			struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
+
+			if (n < NU_PREPARE_THREADS_MAX && !nu_thread_is_spare(t))
+				threads[n++] = (uint64_t)t;
 		}
 		args.init = (uint64_t)p->cls->init;
 		args.capacity_bytes = p->head->capacity_bytes;

@@ -64,7 +64,7 @@ static int start(const struct async *proto, const struct nu_method *m, const voi
 		goto no_thread;
 	t->arg = a;
 	t->detached = 0;
-	t->call_id = nu_mix(self->call_id, ++self->call_index);
+	t->call_id = nu_mix(nu_call_identity(self), ++self->call_index);
 	t->call_index = 0;
 	t->call_deadline_ns = self->call_deadline_ns;
 	f->status = -EINPROGRESS;

@@ -27,26 +27,18 @@ struct call {
 
 enum { TRY_AGAIN = 1 }; /* beside 0 and -errno */
 
-/* Sequence numbers: unique for a thread's address, over its reuse too, since each core counts on. */
-static uint64_t next_seq(void)
-{
-	static struct {
-		uint64_t n;
-	} __attribute__((aligned(NU_CACHE_LINE))) seqs[NU_MAX_CORES];
-	unsigned core = nu_core_self();
+struct nu_call_seq nu_call_seqs[NU_MAX_CORES];
 
-	return (uint64_t)nu_node.self << 56 | (uint64_t)core << 48 | ++seqs[core].n;
+void nu_call_init(void)
+{
+	for (uint64_t core = 0; core < NU_MAX_CORES; core++)
+		nu_call_seqs[core].n = (uint64_t)nu_node.self << 56 | core << 48;
 }
 
-static void arm(struct nu_thread *t, struct call *c)
+static void arm_call(struct nu_thread *t, const struct call *c)
 {
-	t->wait_method = c->m;
-	t->wait_result = c->result;
-	t->wait_target = c->id;
-	t->wait_status = 0;
-	t->wait_done = 0;
 	nu_wake_arm(t);
-	nu_wait_seq_set(t, next_seq());
+	nu_wait_arm(t, c->id, c->m, c->result, nu_call_next_seq(t));
 }
 
 static bool answered(void *arg)
@@ -144,6 +136,18 @@ static void fill_msg(struct nu_msg *msg, struct nu_thread *t, struct call *c, si
 	t->wait_dest = node;
 }
 
+/* The next call from here to there may do without locks, as far as the caller's proclet is concerned. */
+static void open_caller(struct nu_thread *t)
+{
+	struct nu_proclet *p = t->proclet;
+
+	if (likely(atomic_load_explicit(&p->quick, memory_order_relaxed)))
+		return;
+	nu_lock_acquire(&p->lock);
+	nu_quick_open(p);
+	nu_lock_release(&p->lock);
+}
+
 /* The proclet is here. p->lock is held and released; it is present and not frozen. */
 static int call_here(struct nu_thread *t, struct call *c, struct nu_proclet *p, const void *packed,
 		     size_t len)
@@ -155,23 +159,23 @@ static int call_here(struct nu_thread *t, struct call *c, struct nu_proclet *p, 
 		nu_lock_release(&p->lock);
 		return err;
 	}
-	arm(t, c);
-	t->wait_dest = nu_node.self;
-	callee->reply_proclet = t->proclet_id;
-	callee->reply_thread = t;
-	callee->reply_seq = t->wait_seq;
-	callee->reply_node = nu_node.self;
-	callee->call_id = c->call_id;
-	callee->call_index = 0;
-	nu_stat_add(nu_core_self(), NU_STAT_CALLS_LOCAL, 1);
+	nu_wake_arm(t);
+	callee->reply_node = nu_node.self; /* for its further calls, too */
+	nu_call_introduce(t, callee, c->id, c->m, c->result, nu_call_next_seq(t));
+	nu_stat_add(t->core, NU_STAT_CALLS_LOCAL, 1);
 	if (t->call_deadline_ns) {
 		nu_lock_release(&p->lock);
 		nu_thread_ready_first(callee);
 		return after_answer(t, c, wait_answer(t, NU_WAIT_REPLY_LOCAL));
 	}
 	nu_thread_claim(callee);
+	if (callee->may_spare && c->m->cls && !c->m->constructor)
+		nu_quick_open(p);
 	nu_lock_release(&p->lock);
-	nu_thread_handoff(callee, NU_WAIT_REPLY_LOCAL);
+	if (callee->may_spare)
+		open_caller(t);
+	if (nu_thread_handoff(callee, nu_serve_handed, NULL))
+		return 0;
 	nu_wait_seq_set(t, 0);
 	return after_answer(t, c, t->wait_status);
 }
@@ -183,7 +187,7 @@ static int call_held(struct nu_thread *t, struct call *c, struct nu_proclet *p, 
 	struct nu_msg msg;
 	int err;
 
-	arm(t, c);
+	arm_call(t, c);
 	fill_msg(&msg, t, c, len, nu_node.self);
 	err = nu_held_add(p, &msg, packed, len, nu_node.self);
 	nu_lock_release(&p->lock);
@@ -209,7 +213,7 @@ static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const
 		if (err) /* a dead node: it was not sent, and the next attempt looks where the proclet is now */
 			return err == -EAGAIN || err == -EHOSTDOWN ? TRY_AGAIN : err;
 	}
-	arm(t, c);
+	arm_call(t, c);
 	fill_msg(&msg, t, c, len, node);
 	err = nu_wire_send(node, &msg, &part, len ? 1 : 0);
 	if (err) {
@@ -335,20 +339,12 @@ bool nu_rpc_again(int err, unsigned *tries_p)
 	return true;
 }
 
-NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *args, void *result)
+static __attribute__((noinline)) int call(struct nu_thread *t, struct call *c)
 {
-	struct nu_thread *t = nu_thread_self();
-	struct call c = {.id = target.id, .m = m, .args = args, .result = result};
-	int ret;
+	int ret = call_run(t, c);
 
-	if (!t)
-		return -EINVAL;
-	if (!target.id)
-		return -ESTALE;
-	c.call_id = nu_mix(t->call_id, ++t->call_index);
-	ret = call_run(t, &c);
-	if (!ret && m->result_kind == NU_RESULT_REF && result) {
-		struct nu_ref *ref = result;
+	if (!ret && c->m->result_kind == NU_RESULT_REF && c->result) {
+		struct nu_ref *ref = c->result;
 
 		ret = nu_ref_note_held_by(t->proclet, ref->id);
 		if (unlikely(ret)) { /* counted there as ours: not ours after all */
@@ -357,6 +353,42 @@ NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *
 		}
 	}
 	return ret;
+}
+
+static __attribute__((noinline)) int call_slowly(const struct nu_quick *q)
+{
+	struct nu_thread *t = nu_thread_self();
+	struct call c = {.id = q->id, .m = q->m, .args = q->args, .result = q->result};
+
+	if (!q->id)
+		return -ESTALE;
+	c.call_id = nu_mix(nu_call_identity(t), ++t->call_index);
+	return call(t, &c);
+}
+
+/* It was begun quickly, but answered as any other. */
+static __attribute__((noinline)) int call_answered(const struct nu_quick *q)
+{
+	struct nu_thread *t = nu_thread_self();
+	struct call c = {.id = q->id, .m = q->m, .args = q->args, .result = q->result};
+	int ret;
+
+	nu_wait_seq_set(t, 0);
+	c.call_id = nu_mix(nu_call_identity(t), t->call_index);
+	ret = after_answer(t, &c, t->wait_status);
+	return ret == TRY_AGAIN ? call(t, &c) : ret;
+}
+
+NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *args, void *result)
+{
+	struct nu_quick q = {target.id, m, args, result};
+	int ret = nu_spare_handoff(target.id, m, nu_serve_quick, &q);
+
+	if (likely(ret == NU_HANDED_BACK))
+		return 0;
+	if (ret == NU_HANDED_OFF)
+		return call_answered(&q);
+	return ret == -EAGAIN ? call_slowly(&q) : ret;
 }
 
 NU_API uint64_t nu_deadline_set_us(uint64_t timeout_us)

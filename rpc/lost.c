@@ -43,12 +43,14 @@ static void collect(struct nu_proclet *p, void *arg)
 		p->head->look = all->look;
 	nu_list_for_each (l, &p->threads) {
 		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
+		/* In this order: it may begin another call meanwhile, without the lock. */
+		uint64_t seq = nu_wait_seq(t), target = __atomic_load_n(&t->wait_target, __ATOMIC_RELAXED);
 
 		/* What nodes ask of each other and of the controller goes straight there and back. */
-		if (!nu_wait_seq(t) || t->wait_done || (!p->heap && is_of_a_node(t->wait_target)))
+		if (!seq || t->wait_done || (!p->heap && is_of_a_node(target)))
 			continue;
 		if (all->n < all->cap)
-			all->w[all->n] = (struct waiting){(uint64_t)t, nu_wait_seq(t), p->id, t->wait_target};
+			all->w[all->n] = (struct waiting){(uint64_t)t, seq, p->id, target};
 		all->n++;
 	}
 	nu_lock_release(&p->lock);
@@ -251,8 +253,10 @@ static void ask_run(void *self, void *args, void *result, struct nu_out *out)
 	nu_list_for_each (l, &p->threads) {
 		const struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
 
-		if (t->reply_proclet)
-			mark(calls, n, has, (uint64_t)t->reply_thread, t->reply_seq);
+		/* One that is handed a call just now is not asked for yet. */
+		if (__atomic_load_n(&t->reply_proclet, __ATOMIC_RELAXED))
+			mark(calls, n, has, (uint64_t)__atomic_load_n(&t->reply_thread, __ATOMIC_RELAXED),
+			     __atomic_load_n(&t->reply_seq, __ATOMIC_RELAXED));
 	}
 	nu_list_for_each (l, &p->held) {
 		const struct nu_held *h = nu_list_entry(l, struct nu_held, link);

@@ -128,8 +128,10 @@ static int change(struct nu_proclet *p, uint64_t holder, int64_t n)
 	ret = n > 0 && !h->refs_total ? -ESTALE : nu_reftab_add(p, &h->holders, holder, n, &left);
 	if (!ret) {
 		h->refs_total += (uint64_t)n;
-		if (!h->refs_total && p->state == NU_PROCLET_PRESENT)
+		if (!h->refs_total && p->state == NU_PROCLET_PRESENT) {
 			p->state = NU_PROCLET_DYING; /* freed when the last call in it ends: reply.c */
+			nu_quick_close(p);
+		}
 	}
 	nu_lock_release(&p->lock);
 	return ret;

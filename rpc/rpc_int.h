@@ -42,11 +42,74 @@ static inline void nu_wait_seq_set(struct nu_thread *t, uint64_t seq)
 	__atomic_store_n(&t->wait_seq, seq, __ATOMIC_RELEASE);
 }
 
+/* call.c */
+void nu_call_init(void);
+/* The last call's sequence number; each core counts on, from a number of its own. */
+extern struct nu_call_seq {
+	uint64_t n;
+} __attribute__((aligned(NU_CACHE_LINE))) nu_call_seqs[NU_MAX_CORES] __attribute__((visibility("hidden")));
+/* The next one: unique for the address of the calling thread @t, over its reuse too. */
+static inline uint64_t nu_call_next_seq(const struct nu_thread *t)
+{
+	return ++nu_call_seqs[t->core].n; /* it runs there */
+}
+
+static inline uint64_t nu_mix(uint64_t a, uint64_t b)
+{
+	uint64_t x = a ^ (b + 0x9e3779b97f4a7c15ull + (a << 6) + (a >> 2));
+
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+	return x ^ (x >> 31);
+}
+/* The identity of the call that @t serves, or that a thread which serves none was given. */
+static inline uint64_t nu_call_identity(struct nu_thread *t)
+{
+	if (unlikely(t->call_nth)) {
+		t->call_id = nu_mix(t->call_outer, t->call_nth);
+		t->call_nth = 0;
+	}
+	return t->call_id;
+}
+/* @t waits from now on for the answer to call @seq. */
+static inline void nu_wait_arm(struct nu_thread *t, uint64_t id, const struct nu_method *m, void *result,
+			       uint64_t seq)
+{
+	t->wait_method = m;
+	t->wait_result = result;
+	__atomic_store_n(&t->wait_target, id, __ATOMIC_RELAXED);
+	t->wait_status = 0;
+	t->wait_done = 0;
+	nu_wait_seq_set(t, seq);
+}
+/* Tells @callee whom to answer; from then on @t waits. In this order: rpc/lost.c */
+static inline void nu_call_introduce(struct nu_thread *t, struct nu_thread *callee, uint64_t id,
+				     const struct nu_method *m, void *result, uint64_t seq)
+{
+	callee->call_outer = nu_call_identity(t);
+	callee->call_nth = t->call_index;
+	callee->call_index = 0;
+	__atomic_store_n(&callee->reply_thread, t, __ATOMIC_RELAXED);
+	__atomic_store_n(&callee->reply_seq, seq, __ATOMIC_RELAXED);
+	__atomic_store_n(&callee->reply_proclet, t->proclet_id, __ATOMIC_RELAXED);
+	nu_wait_arm(t, id, m, result, seq);
+}
+
 /* serve.c */
 void nu_serve_on_call(const struct nu_msg *msg, const void *payload, size_t len, unsigned from);
 /* A linked thread of @p (lock held) that will serve @m with @args; NULL and *err_p when it cannot. Not yet runnable. */
 struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method *m, const void *packed,
 				   size_t len, int *err_p);
+/* What a spare thread is handed. */
+struct nu_quick {
+	uint64_t id;
+	const struct nu_method *m;
+	const void *args;
+	void *result;
+};
+void *nu_serve_quick(struct nu_thread *t, void *quick);
+/* What one that nu_serve_prepare() made is handed. */
+void *nu_serve_handed(struct nu_thread *t, void *ignored);
 /* Keeps a copy of a message in p->held (lock held). -EAGAIN too many calls, -ENOMEM. Of a reply that there is no memory
  * for its bare status is kept, -ENOMEM. */
 int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len,
@@ -136,12 +199,3 @@ void nu_credit_peer_dead(unsigned node);
 /* wire.c, for credit.c: the calling core makes a batch to @node at its next flush even if it holds no message. */
 void nu_wire_touch(unsigned node);
 bool nu_wire_is_dead(unsigned node);
-
-static inline uint64_t nu_mix(uint64_t a, uint64_t b)
-{
-	uint64_t x = a ^ (b + 0x9e3779b97f4a7c15ull + (a << 6) + (a >> 2));
-
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-	return x ^ (x >> 31);
-}

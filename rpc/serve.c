@@ -55,6 +55,7 @@ int nu_rpc_init(void)
 {
 	const struct nu_sched_ops ops = {.stack_home = stack_home};
 
+	nu_call_init();
 	nu_sched_set_ops(&ops);
 	nu_wire_set_handler(NU_MSG_HINT, on_hint);
 	nu_wire_set_handler(NU_MSG_STACK, on_stack);
@@ -81,19 +82,24 @@ void nu_proclet_free(struct nu_proclet *p, void *ptr)
 		free(ptr);
 }
 
+static inline int run(struct nu_thread *t, struct nu_proclet *p, const struct nu_method *m)
+{
+	struct nu_out out = {t};
+
+	if (unlikely(p->invoke))
+		return p->invoke(p, t);
+	m->run(p->root, t->serve_args, t->serve_result, &out);
+	return 0;
+}
+
+/* Runs the method and answers, by any way. */
 static void serve_body(void *arg)
 {
 	struct nu_thread *t = arg; /* its address is the same wherever it has moved */
 	const struct nu_method *m = t->serve_method;
-	struct nu_proclet *p = t->proclet;
-	struct nu_out out = {t};
-	int status = 0;
+	int status = run(t, t->proclet, m);
 
-	if (p->invoke)
-		status = p->invoke(p, t);
-	else
-		m->run(p->root, t->serve_args, t->serve_result, &out);
-	nu_stat_add(nu_core_self(), NU_STAT_CALLS_SERVED, 1);
+	nu_stat_add(t->core, NU_STAT_CALLS_SERVED, 1); /* where it runs by now */
 	if (m->result_kind == NU_RESULT_REF && !status && t->reply_proclet) {
 		struct nu_ref *ref = t->serve_result;
 
@@ -102,6 +108,48 @@ static void serve_body(void *arg)
 			status = nu_ref_change(ref->id, t->reply_proclet, 1);
 	}
 	nu_reply_and_exit(t, status);
+}
+
+static inline void *hand_back(struct nu_thread *t, const struct nu_method *m)
+{
+	void *back = nu_thread_handback(t, t->reply_thread, t->reply_proclet, m->result_bytes);
+
+	if (unlikely(!back))
+		nu_reply_and_exit(t, 0);
+	return back;
+}
+
+void *nu_serve_handed(struct nu_thread *t, void *ignored)
+{
+	const struct nu_method *m = t->serve_method;
+	int status;
+
+	nu_thread_begun(t->reply_thread);
+	if (!t->may_spare)
+		serve_body(t);
+	status = run(t, t->proclet, m);
+	nu_stat_add(t->core, NU_STAT_CALLS_SERVED, 1);
+	if (status)
+		nu_reply_and_exit(t, status);
+	return hand_back(t, m);
+}
+
+void *nu_serve_quick(struct nu_thread *t, void *quick)
+{
+	const struct nu_quick *q =
+		quick; /* on the caller's stack: it stays as it is until nu_thread_begun() */
+	const struct nu_method *m = q->m;
+	struct nu_thread *caller = t->reply_thread;
+
+	t->serve_method = m;
+	t->call_deadline_ns = 0;
+	nu_copy_small(t->serve_args, q->args, m->args_bytes);
+	caller->call_index++;
+	nu_call_introduce(caller, t, q->id, m, q->result, nu_call_next_seq(caller));
+	nu_thread_begun(caller);
+	m->run(t->proclet->root, t->serve_args, t->serve_result,
+	       NULL); /* results of fixed size need no `out` */
+	return hand_back(t, m);
 }
 
 /* A reference that was cast, or a peer's bad word: the method would take one root object for another. */
@@ -115,8 +163,9 @@ static void __attribute__((cold)) say_other_class(const struct nu_proclet *p, co
 struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method *m, const void *packed,
 				   size_t len, int *err_p)
 {
-	size_t result_bytes = NU_ALIGN_UP((size_t)m->result_bytes + 16, 16);
-	size_t args_bytes = NU_ALIGN_UP(len, 16);
+	bool may_spare = nu_spare_can(m, p->cls);
+	size_t result_bytes = may_spare ? NU_SPARE_RESULT_MAX : NU_ALIGN_UP((size_t)m->result_bytes + 16, 16);
+	size_t args_bytes = may_spare ? NU_SPARE_ARGS_MAX : NU_ALIGN_UP(len, 16);
 	bool big = args_bytes > NU_STACK_ARGS_MAX;
 	struct nu_thread *t;
 	char *room;
@@ -150,6 +199,7 @@ struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method 
 			goto free_buffer;
 	}
 	t->serve_method = m;
+	t->may_spare = may_spare;
 	t->serve_out = (struct nu_bytes){NULL, 0};
 	t->detached = 1;
 	nu_thread_link(t);
@@ -258,6 +308,7 @@ static void serve_here(struct nu_proclet *p, const struct nu_msg *msg, const voi
 	t->reply_seq = msg->seq;
 	t->reply_node = msg->origin;
 	t->call_id = msg->call_id;
+	t->call_nth = 0;
 	t->call_index = 0;
 	nu_lock_release(&p->lock);
 	if (p->heap) {

@@ -23,19 +23,11 @@
 
 struct nu_sched nu_sched;
 
-/* Read through nu_core_get() only: the compiler keeps a thread-local's address over a switch to another kernel thread.
- * initial-exec: also safe in a signal handler. */
-static __thread struct nu_core *core_here __attribute__((tls_model("initial-exec")));
-
-NOINLINE NU_NO_TSAN struct nu_core *nu_core_get(void)
-{
-	OPAQUE();
-	return core_here;
-}
+__thread struct nu_core *nu_core_here;
 
 NOINLINE void nu_core_set(struct nu_core *c)
 {
-	core_here = c;
+	nu_core_here = c;
 }
 
 unsigned nu_core_self(void)
@@ -180,6 +172,8 @@ void nu_core_loop(struct nu_core *c)
 			nu_thread_run(c, t);
 		} else {
 			flush_all(c); /* polling may have answered */
+			if (!c->idle_since)
+				nu_spares_trim(c);
 			nu_core_idle(c);
 		}
 	}
@@ -295,6 +289,7 @@ static struct nu_core *core_create(unsigned index)
 		return NULL;
 	memset(c, 0, sizeof(*c));
 	c->index = index;
+	c->stats = nu_stat_cores[index].v;
 	c->posts_tail = &c->posts;
 	nu_list_init(&c->queue);
 	c->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -403,6 +398,7 @@ int nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg)
 	atomic_store(&nu_sched.stop, false);
 	atomic_store(&nu_sched.nstarted, 0);
 	choose();
+	nu_quick_init();
 	err = nu_stacks_init();
 	if (err)
 		return err;

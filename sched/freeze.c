@@ -188,6 +188,7 @@ int nu_freeze(struct nu_proclet *p, uint64_t timeout_us)
 	NU_ASSERT(!p->frozen);
 	nu_list_init(&p->parked);
 	atomic_store(&p->frozen, true);
+	nu_quick_close(p);
 	/* Proclet lock, then run-queue lock: a thread that meets the flag under the latter drops it before it parks. */
 	for (unsigned i = 0; i < nu_sched.ncores; i++)
 		clear_queue(nu_sched.cores[i], p);
@@ -258,6 +259,7 @@ void nu_thread_arrived(struct nu_thread *t, struct nu_proclet *p)
 {
 	t->proclet = p;
 	t->core = (uint16_t)nu_core_self();
+	t->handed_by = NULL;
 	t->timer_index = 0; /* armed by nu_thaw() from its deadline */
 	t->pause_seen = SEEN_STILL;
 	nu_list_init(&t->proclet_link);

@@ -19,6 +19,7 @@ enum nu_thread_state {
 	NU_THREAD_BLOCKED, /* see `wait` */
 	NU_THREAD_PARKED,  /* would be runnable, but its proclet is frozen: in nu_proclet.parked */
 	NU_THREAD_DONE,
+	NU_THREAD_SPARE, /* between two local calls: linked, kept by a core for the next one. handoff.c */
 };
 
 enum nu_wait {
@@ -51,6 +52,7 @@ struct nu_thread {
 	nu_thread_fn fn; /* body */
 	void *arg;
 	void *stack_low;      /* lowest usable byte (below it nothing is mapped) */
+	void *room;	      /* what is reserved for its body begins here; where its stack begins */
 	uint32_t preempt_off; /* nesting: must not be interrupted */
 	uint32_t home_node;   /* whose part of the stack region this stack is */
 	atomic_uint wake;     /* claimed by the first of waker, time-out, kill: see nu_wake_claim() */
@@ -71,8 +73,18 @@ struct nu_thread {
 	uint32_t timer_index;
 	uint16_t timer_core;
 
+	/* handoff.c */
+	struct nu_proclet *
+		handed_by; /* serving a local call: its caller's, while both have stayed on this node; or NULL */
+	struct nu_spares *spares;    /* where it may be kept then, ... */
+	struct nu_core *spares_core; /* ... by this core */
+	struct nu_thread *spare_next;
+	uint32_t may_spare; /* it serves such a call that it can be spare after */
+
 	/* Calls: rpc/ owns these. */
-	uint64_t call_id; /* identity of the call that it serves; nested calls derive theirs from it */
+	/* Identity of the call that it serves, from which nested ones, counted in call_index, derive theirs. If call_nth: not
+	 * worked out yet; it is that call of the one with identity call_outer. */
+	uint64_t call_id, call_outer, call_nth;
 	uint64_t call_index;
 	uint64_t
 		wait_seq; /* sequence of the call whose reply it waits for; unique in the cluster with its address */
@@ -168,16 +180,77 @@ static inline bool nu_wake_claim(struct nu_thread *t)
 }
 
 /*
- * Direct hand-off, for local calls: the calling thread blocks with @wait (state BLOCKED, as above) and @to (NEW or
- * BLOCKED, linked, claimed by the caller of this function under its proclet's lock with running = 1 and state RUNNING)
- * runs at once on this core, through no queue. Returns when somebody makes the caller ready or hands back to it, having
- * won nu_wake_claim(): the caller has called nu_wake_arm(self).
+ * Local calls: direct hand-off. The calling thread blocks with NU_WAIT_REPLY_LOCAL and @to (NEW, linked, claimed) runs at
+ * once on this core, through no queue: @body, on its empty stack. (Now and then @to goes by way of the scheduler all the
+ * same, and then runs what it was prepared for.) Returns when somebody makes the caller ready or hands back to it.
+ * Return: true if @to has handed back.
+ *
+ * The body begins with nu_thread_begun(), after which the thread that handed off may be moved: until then it is held, and
+ * so is what it points to. It ends by returning what nu_thread_handback() returns, or in nu_thread_exit_to() and the like.
  */
-void nu_thread_handoff(struct nu_thread *to, enum nu_wait wait);
-/* The calling thread ends and @to runs at once (same demands on @to). */
+typedef void *(*nu_handed_fn)(struct nu_thread *t, void *arg);
+bool nu_thread_handoff(struct nu_thread *to, nu_handed_fn body, void *arg);
+/* The same with a spare thread of proclet @id: one that this core keeps since it has served a call of it, so that what
+ * such calls have in common is as they left it. reply_thread is set. Errors: -EINVAL the caller is no thread; -EAGAIN
+ * nothing was done: there is none, or the caller's calls are not that simple (a deadline, its proclet not at rest). */
+enum nu_handoff_end { NU_HANDED_BACK, NU_HANDED_OFF /* the caller was woken otherwise */ };
+int __must_check nu_spare_handoff(uint64_t id, const struct nu_method *m, nu_handed_fn body, void *arg);
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+void nu_thread_landed(void);
+#else
+static inline void nu_thread_landed(void)
+{
+}
+#endif
+static inline void nu_thread_begun(struct nu_thread *from)
+{
+	nu_thread_landed();
+	atomic_store_explicit(&from->running, 0, memory_order_release);
+}
+/*
+ * @t, the calling thread, hands the core back to @to, a thread of proclet @id that waits in one of the two above for the
+ * @result_bytes at @t's serve_result (at its wait_result, if any), and becomes spare. NULL: not so simply (either proclet is
+ * paused, has moved, ends; nowhere to keep @t): nothing was done.
+ */
+void *nu_thread_handback(struct nu_thread *t, struct nu_thread *to, uint64_t id, size_t result_bytes);
+/* What a spare thread has room for at its stack's top. */
+#define NU_SPARE_ARGS_MAX   256u
+#define NU_SPARE_RESULT_MAX 256u
+/* Whether a call of @m, of a proclet whose root object is a @cls, can be served by a spare thread, with its arguments as
+ * they are at the caller. */
+static inline bool nu_spare_can(const struct nu_method *m, const struct nu_class *cls)
+{
+	return !m->nfields && m->result_kind <= NU_RESULT_FIXED && m->args_bytes <= NU_SPARE_ARGS_MAX &&
+	       m->result_bytes <= NU_SPARE_RESULT_MAX && (m->cls == cls || !m->cls);
+}
+/* Some words mostly, for which a call of memcpy() takes longer. */
+static inline void nu_copy_small(void *to, const void *from, size_t bytes)
+{
+	char *a = to;
+	const char *b = from;
+
+	for (; bytes >= 8; bytes -= 8, a += 8, b += 8) {
+		__builtin_memcpy(a, b, 8);
+		__asm__ volatile("" : "+r"(a)); /* else the compiler finds that this is memcpy() */
+	}
+	for (; bytes; bytes--, a++, b++) {
+		*a = *b;
+		__asm__ volatile("" : "+r"(a));
+	}
+}
+static inline bool nu_thread_is_spare(const struct nu_thread *t)
+{
+	return __atomic_load_n(&t->state, __ATOMIC_ACQUIRE) == NU_THREAD_SPARE;
+}
+/* Local calls may be quick from now on, if the proclet's state allows it; p->lock held. */
+void nu_quick_open(struct nu_proclet *p);
+/* None is from now on: none is about to begin or end without the lock, and there are no spare threads; p->lock held. */
+void nu_quick_close(struct nu_proclet *p);
+
+/* The calling thread ends and @to, claimed, runs at once. */
 void nu_thread_exit_to(struct nu_thread *to) __attribute__((noreturn));
-/* Marks @t (NEW or BLOCKED) as about to run here, for the two above; p->lock of its proclet held, not frozen. Spins
- * until its registers are saved. */
+/* Marks @t (NEW or BLOCKED) as about to run here, for the above; p->lock of its proclet held, not frozen. Spins until its
+ * registers are saved. */
 void nu_thread_claim(struct nu_thread *t);
 
 /* ---- pausing ---- */

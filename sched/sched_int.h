@@ -22,6 +22,7 @@
 #define NU_MAX_POLLERS	 8
 #define NU_TIMERS_MAX	 (1u << 20) /* per core; address space only */
 #define NU_STACK_CACHE	 64	    /* hot stacks per core */
+#define NU_SPARE_PLACES	 64	    /* proclets per core for whose calls it keeps threads */
 #define NU_ALT_STACK	 ((size_t)64 << 10)
 
 struct nu_timer_slot {
@@ -35,14 +36,22 @@ struct nu_post {
 	void *arg;
 };
 
+/* Threads that one core keeps for calls of one proclet. */
+struct nu_spares {
+	uint64_t id; /* 0: none */
+	struct nu_proclet *proclet;
+	struct nu_thread *first; /* by spare_next */
+};
+
 struct nu_core {
 	/* The core's own kernel thread only (others look at `current`). What a switch touches. */
 	struct nu_thread *_Atomic current;
 	struct nu_thread *next; /* picked, to be run by the scheduler's context */
 	struct nu_thread *dead; /* ended; to be freed by whoever runs next */
 	void *sched_sp;
-	int *errno_p;	/* the C library's errno of this kernel thread */
-	uint32_t ticks; /* in units of 1 / NU_HANDOFF_TICKS of a switch */
+	int *errno_p;	 /* the C library's errno of this kernel thread */
+	uint64_t *stats; /* nu_stat_cores[index] */
+	uint32_t ticks;	 /* in units of 1 / NU_HANDOFF_TICKS of a switch */
 	atomic_uint preempt_req;
 	unsigned index;
 	atomic_uint sched_running; /* what the switch clears when the scheduler's context leaves */
@@ -74,6 +83,8 @@ struct nu_core {
 	/* Owner only. */
 	alignas(NU_CACHE_LINE) struct nu_thread *cache[NU_STACK_CACHE];
 	unsigned ncache;
+	alignas(NU_CACHE_LINE) struct nu_proclet *_Atomic marks[2]; /* handoff.c; others look */
+	alignas(NU_CACHE_LINE) struct nu_spares spares[NU_SPARE_PLACES];
 	uint64_t idle_since;
 	unsigned steal_from;
 
@@ -104,6 +115,7 @@ struct nu_sched {
 	struct nu_sched_ops ops;
 	uint64_t spin_ns;
 	bool pin;
+	bool has_barrier; /* membarrier() */
 	pid_t pid;
 };
 extern struct nu_sched nu_sched;
@@ -114,6 +126,14 @@ extern bool (*nu_preempt_pc_ok)(const void *pc);
 /* ---- switch-ARCH.S ---- */
 /* Saves the caller's context, *save_p = its stack pointer, loads the context at @to, then clears *running. */
 void nu_switch(void **save_p, void *to, atomic_uint *running);
+/*
+ * The same, but what is turned to is body(t, arg), called on the empty stack that ends at @top; it is for the body to say
+ * that the caller no longer runs. It returns a context that is to go on, saved here, or does not return. Return: whether a
+ * body's return has led here, and not nu_switch().
+ */
+bool nu_switch_call(void **save_p, void *top, struct nu_thread *t, void *arg, nu_handed_fn body);
+/* Goes on with a context that was saved there, as if the body had returned it. */
+void nu_switch_back(void *to) __attribute__((noreturn));
 void nu_thread_entry(void);
 /* Lays down a context at @top (16-aligned) that begins at nu_thread_entry(). */
 void *nu_switch_prepare(void *top);
@@ -121,7 +141,16 @@ void *nu_switch_prepare(void *top);
 void nu_preempt_entry(int signo, siginfo_t *info, void *frame);
 
 /* ---- core.c, idle.c ---- */
-struct nu_core *nu_core_get(void); /* noinline: NULL on foreign kernel threads */
+/* Read through nu_core_get() only. initial-exec: also safe in a signal handler. */
+extern __thread struct nu_core *nu_core_here __attribute__((tls_model("initial-exec"), visibility("hidden")));
+/* NULL on foreign kernel threads. */
+static inline struct nu_core *nu_core_get(void)
+{
+	struct nu_core *c;
+
+	NU_TLS_LOAD(c, nu_core_here);
+	return c;
+}
 void nu_core_set(struct nu_core *c);
 void nu_core_loop(struct nu_core *c);
 /* Wakes @c if it sleeps. */
@@ -133,7 +162,10 @@ void nu_core_run_posts(struct nu_core *c);
 
 static inline uint64_t nu_core_switches(const struct nu_core *c)
 {
-	return __atomic_load_n(&nu_stat_cores[c->index].v[NU_STAT_SWITCHES], __ATOMIC_RELAXED);
+	const uint64_t *v = nu_stat_cores[c->index].v;
+
+	return __atomic_load_n(&v[NU_STAT_SWITCHES], __ATOMIC_RELAXED) +
+	       __atomic_load_n(&v[NU_STAT_CALLS_QUICK], __ATOMIC_RELAXED);
 }
 
 /* ---- thread.c ---- */
@@ -159,6 +191,32 @@ void nu_thread_run(struct nu_core *c, struct nu_thread *t);
 /* The running thread goes to the scheduler's context and stays runnable (or is parked). */
 void nu_thread_preempt(struct nu_core *c, struct nu_thread *t);
 void nu_thread_main(void) __attribute__((noreturn));
+/* To be called by every context that goes on. */
+void nu_thread_switched(void);
+/* Bookkeeping of @c's turning to @t, whose registers are saved. */
+static inline void nu_thread_turn_to(struct nu_core *c, struct nu_thread *t)
+{
+	uint64_t *switches = &nu_stat_cores[c->index].v[NU_STAT_SWITCHES];
+
+	atomic_store_explicit(&t->running, 1, memory_order_relaxed);
+	__atomic_store_n(&t->core, (uint16_t)c->index, __ATOMIC_RELAXED);
+	__atomic_store_n(switches, *switches + 1, __ATOMIC_RELAXED);
+}
+
+/* ---- handoff.c ---- */
+void nu_quick_init(void);
+/* Of the threads that @c keeps, those that only deep recursion needs end. */
+void nu_spares_trim(struct nu_core *c);
+/* Hand-offs pass by the run queue; now and then the pollers must have their turn all the same. */
+static inline bool nu_handoff_ticks(struct nu_core *c)
+{
+	return unlikely(++c->ticks >= NU_POLL_TICKS * NU_HANDOFF_TICKS);
+}
+/*
+ * @to is claimed: running = 1 already. For the scheduler's context, which waits for 0, it counts as just picked. If others
+ * wait it joins them: a thread that only makes local calls would never let them run.
+ */
+void nu_handoff_by_queue(struct nu_core *c, struct nu_thread *to);
 
 /* ---- runq.c ---- */
 /* False: its proclet is frozen, nothing was done. */

@@ -546,6 +546,14 @@ bool nu_thread_is_here(const struct nu_thread *t)
 	       atomic_load_explicit(&stacks.table[slot_index(low)], memory_order_acquire) == SLOT_HERE;
 }
 
+/* Its control block is mapped. */
+static bool is_spare(size_t slot)
+{
+	uintptr_t low = nu_layout.stack_base + (slot << stacks.shift);
+
+	return nu_thread_is_spare(nu_stack_thread(low));
+}
+
 void nu_stacks_count(size_t *here_p, size_t *lent_p)
 {
 	size_t first = slot_index(stacks.part_low), end = slot_index(stacks.part_next);
@@ -555,7 +563,7 @@ void nu_stacks_count(size_t *here_p, size_t *lent_p)
 	for (size_t i = first; i < end; i++) {
 		uint8_t state = atomic_load_explicit(&stacks.table[i], memory_order_relaxed);
 
-		*here_p += state == SLOT_HERE || state == SLOT_BACK;
+		*here_p += (state == SLOT_HERE && !is_spare(i)) || state == SLOT_BACK;
 		*lent_p += state == SLOT_LENT;
 	}
 }

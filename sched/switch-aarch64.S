@@ -65,6 +65,7 @@ nu_switch:
 	ldp	d12, d13, [sp, #128]
 	ldp	d14, d15, [sp, #144]
 	ldp	x29, x30, [sp], #FRAME_BYTES
+	mov	w0, #0
 	CHECK_LR
 	/* Not a branch, which would have to meet a landing pad. */
 	ret
@@ -74,6 +75,84 @@ nu_switch:
 	b	4b
 	.cfi_endproc
 	.size	nu_switch, . - nu_switch
+
+/* bool nu_switch_call(void **save_p, void *top, struct nu_thread *t, void *arg, nu_handed_fn body) */
+	.globl	nu_switch_call
+	.hidden	nu_switch_call
+	.type	nu_switch_call, %function
+	.p2align 5
+nu_switch_call:
+	.cfi_startproc
+	SIGN_LR
+	stp	x29, x30, [sp, #-FRAME_BYTES]!
+	mrs	x5, fpcr
+	mrs	x6, fpsr
+	stp	x19, x20, [sp, #16]
+	stp	x21, x22, [sp, #32]
+	stp	x23, x24, [sp, #48]
+	stp	x25, x26, [sp, #64]
+	stp	x27, x28, [sp, #80]
+	stp	d8, d9, [sp, #96]
+	stp	d10, d11, [sp, #112]
+	stp	d12, d13, [sp, #128]
+	stp	d14, d15, [sp, #144]
+	stp	x5, x6, [sp, #160]
+	mov	x7, sp
+	str	x7, [x0]
+	mov	sp, x1
+	.cfi_undefined x30
+	cbnz	x5, 1f				/* the ABI's initial control words */
+2:	cbnz	x6, 3f
+4:	mov	x0, x2
+	mov	x1, x3
+	mov	x29, xzr
+	mov	x30, xzr
+	blr	x4
+	/* By ret from there, and from here: the return predictor has followed. */
+5:	mov	sp, x0
+	ldp	x6, x7, [sp, #160]
+	mrs	x3, fpcr
+	mrs	x4, fpsr
+	cmp	x3, x6
+	b.ne	6f
+7:	cmp	x4, x7
+	b.ne	8f
+9:	ldp	x19, x20, [sp, #16]
+	ldp	x21, x22, [sp, #32]
+	ldp	x23, x24, [sp, #48]
+	ldp	x25, x26, [sp, #64]
+	ldp	x27, x28, [sp, #80]
+	ldp	d8, d9, [sp, #96]
+	ldp	d10, d11, [sp, #112]
+	ldp	d12, d13, [sp, #128]
+	ldp	d14, d15, [sp, #144]
+	ldp	x29, x30, [sp], #FRAME_BYTES
+	mov	w0, #1
+	CHECK_LR
+	ret
+1:	msr	fpcr, xzr
+	b	2b
+3:	msr	fpsr, xzr
+	b	4b
+6:	msr	fpcr, x6
+	b	7b
+8:	msr	fpsr, x7
+	b	9b
+	.cfi_endproc
+	.size	nu_switch_call, . - nu_switch_call
+
+/* void nu_switch_back(void *to) */
+	.globl	nu_switch_back
+	.hidden	nu_switch_back
+	.type	nu_switch_back, %function
+	.p2align 4
+nu_switch_back:
+	.cfi_startproc
+	.cfi_undefined x30
+	LANDING
+	b	5b
+	.cfi_endproc
+	.size	nu_switch_back, . - nu_switch_back
 
 /* void *nu_switch_prepare(void *top) */
 	.globl	nu_switch_prepare

@@ -39,6 +39,7 @@ nu_switch:
 	popq	%r12
 	popq	%rbx
 	popq	%rbp
+	xorl	%eax, %eax
 	/* Not ret: the return predictor holds the other context's callers. */
 	popq	%rcx
 	jmp	*%rcx
@@ -48,6 +49,80 @@ nu_switch:
 	jmp	4b
 	.cfi_endproc
 	.size	nu_switch, . - nu_switch
+
+/* bool nu_switch_call(void **save_p, void *top, struct nu_thread *t, void *arg, nu_handed_fn body) */
+	.globl	nu_switch_call
+	.hidden	nu_switch_call
+	.type	nu_switch_call, @function
+	.p2align 5
+nu_switch_call:
+	.cfi_startproc
+	pushq	%rbp
+	pushq	%rbx
+	pushq	%r12
+	pushq	%r13
+	pushq	%r14
+	pushq	%r15
+	subq	$8, %rsp
+	stmxcsr	(%rsp)
+	fnstcw	4(%rsp)
+	movl	(%rsp), %eax
+	movzwl	4(%rsp), %r9d
+	movq	%rsp, (%rdi)
+	movq	%rsi, %rsp
+	.cfi_undefined rip
+	/* Its control words are the ABI's initial ones; flags are as after any call. */
+	andl	$~0x3f, %eax
+	cmpl	$0x1f80, %eax
+	jne	1f
+2:	cmpl	$0x037f, %r9d
+	jne	3f
+4:	movq	%rdx, %rdi
+	movq	%rcx, %rsi
+	xorl	%ebp, %ebp
+	call	*%r8
+	/* By ret from there, and from here: the return predictor has followed. */
+5:	movq	%rax, %rsp
+	movl	(%rsp), %eax
+	andl	$~0x3f, %eax
+	cmpl	$0x1f80, %eax
+	jne	6f
+7:	cmpw	$0x037f, 4(%rsp)
+	jne	8f
+9:	addq	$8, %rsp
+	popq	%r15
+	popq	%r14
+	popq	%r13
+	popq	%r12
+	popq	%rbx
+	popq	%rbp
+	movl	$1, %eax
+	ret
+1:	movl	$0x1f80, -8(%rsp)
+	ldmxcsr	-8(%rsp)
+	jmp	2b
+3:	movl	$0x037f, -8(%rsp)
+	fldcw	-8(%rsp)
+	jmp	4b
+6:	ldmxcsr	(%rsp)
+	jmp	7b
+8:	fldcw	4(%rsp)
+	jmp	9b
+	.cfi_endproc
+	.size	nu_switch_call, . - nu_switch_call
+
+/* void nu_switch_back(void *to) */
+	.globl	nu_switch_back
+	.hidden	nu_switch_back
+	.type	nu_switch_back, @function
+	.p2align 4
+nu_switch_back:
+	.cfi_startproc
+	.cfi_undefined rip
+	movq	%rdi, %rax
+	jmp	5b
+	.cfi_endproc
+	.size	nu_switch_back, . - nu_switch_back
 
 /* void *nu_switch_prepare(void *top) */
 	.globl	nu_switch_prepare

@@ -22,7 +22,7 @@ void nu_thread_wait_saved(struct nu_thread *t)
 }
 
 /* First thing in every context that goes on, perhaps on another core or node: nothing from before may be used. */
-static __attribute__((noinline)) void switched(void)
+__attribute__((noinline)) void nu_thread_switched(void)
 {
 	struct nu_core *c = nu_core_get();
 	struct nu_thread *t = atomic_load_explicit(&c->current, memory_order_relaxed);
@@ -36,46 +36,37 @@ static __attribute__((noinline)) void switched(void)
 		*c->errno_p = t->saved_errno;
 }
 
-/* Bookkeeping of @c's turning to @t, whose registers are saved. */
-static inline void turn_to(struct nu_core *c, struct nu_thread *t)
-{
-	uint64_t *switches = &nu_stat_cores[c->index].v[NU_STAT_SWITCHES];
-
-	atomic_store_explicit(&t->running, 1, memory_order_relaxed);
-	__atomic_store_n(&t->core, (uint16_t)c->index, __ATOMIC_RELAXED);
-	__atomic_store_n(switches, *switches + 1, __ATOMIC_RELAXED);
-}
-
 static inline void leave(struct nu_core *c, struct nu_thread *t, struct nu_thread *next, bool ends)
 {
 	void *fake = NULL;
 
 	t->saved_errno = *c->errno_p;
-	atomic_store_explicit(&c->current, next, memory_order_relaxed);
+	/* After what it did to proclets that it had marked: handoff.c. */
+	atomic_store_explicit(&c->current, next, memory_order_release);
 	nu_san_leave(c, ends ? NULL : &fake, t, next);
 	nu_switch(&t->sp, next ? next->sp : c->sched_sp, &t->running);
 	nu_san_arrive(fake);
-	switched();
+	nu_thread_switched();
 }
 
 void nu_thread_switch(struct nu_core *c, struct nu_thread *t, struct nu_thread *next)
 {
 	if (next)
-		turn_to(c, next);
+		nu_thread_turn_to(c, next);
 	leave(c, t, next, false);
 }
 
 void nu_thread_run(struct nu_core *c, struct nu_thread *t)
 {
 	nu_thread_wait_saved(t);
-	turn_to(c, t);
+	nu_thread_turn_to(c, t);
 	/* Ordered before the look at the monitor's state: either it sees a thread run or we see it asleep. */
 	atomic_store_explicit(&c->current, t, memory_order_seq_cst);
 	nu_preempt_awake();
 	nu_san_leave(c, &c->fake_stack, NULL, t);
 	nu_switch(&c->sched_sp, t->sp, &c->sched_running);
 	nu_san_arrive(c->fake_stack);
-	switched();
+	nu_thread_switched();
 }
 
 void nu_thread_main(void)
@@ -83,7 +74,7 @@ void nu_thread_main(void)
 	struct nu_thread *t;
 
 	nu_san_arrive(NULL);
-	switched();
+	nu_thread_switched();
 	t = nu_thread_self();
 	t->fn(t->arg);
 	nu_thread_exit();
@@ -120,6 +111,7 @@ void *nu_thread_prepare(struct nu_thread *t, nu_thread_fn fn, void *arg, size_t 
 	room = (top - reserve_bytes) & ~(uintptr_t)15;
 	t->fn = fn;
 	t->arg = arg;
+	t->room = (void *)room;
 	t->sp = nu_switch_prepare((void *)room);
 	return (void *)room;
 }
@@ -249,7 +241,7 @@ static __attribute__((noreturn)) void exit_to(struct nu_thread *to)
 	if (!to && !c->next) {
 		to = nu_runq_next(c, t);
 		if (to)
-			turn_to(c, to);
+			nu_thread_turn_to(c, to);
 	}
 	leave(c, t, to, true);
 	__builtin_unreachable();
@@ -310,54 +302,15 @@ void nu_thread_claim(struct nu_thread *t)
 	atomic_store_explicit(&t->running, 1, memory_order_relaxed);
 }
 
-/* Local calls switch without the run queue; now and then the pollers must have their turn all the same. */
-static inline bool handoff_ticks(struct nu_core *c)
-{
-	return unlikely(++c->ticks >= NU_POLL_TICKS * NU_HANDOFF_TICKS);
-}
-
-/*
- * @to is claimed: running = 1 already. For the scheduler's context, which waits for 0, it counts as just picked. If others
- * wait it joins them: a thread that only makes local calls would never let them run.
- */
-static void via_scheduler(struct nu_core *c, struct nu_thread *to)
-{
-	atomic_store_explicit(&to->running, 0, memory_order_relaxed);
-	if (!atomic_load_explicit(&c->nqueued, memory_order_relaxed)) {
-		c->next = to;
-		return;
-	}
-	while (!nu_runq_put(c, to, false))
-		if (nu_thread_park(to))
-			break;
-}
-
-void nu_thread_handoff(struct nu_thread *to, enum nu_wait wait)
-{
-	struct nu_core *c = nu_core_get();
-	struct nu_thread *t = atomic_load_explicit(&c->current, memory_order_relaxed);
-
-	t->claimable = 1;
-	t->timed_out = 0;
-	t->wait = (uint8_t)wait;
-	nu_thread_set_state(t, NU_THREAD_BLOCKED);
-	if (handoff_ticks(c)) {
-		via_scheduler(c, to);
-		nu_thread_switch(c, t, NULL);
-		return;
-	}
-	nu_thread_switch(c, t, to);
-}
-
 void nu_thread_exit_to(struct nu_thread *to)
 {
 	struct nu_core *c = nu_core_get();
 
-	if (handoff_ticks(c)) {
-		via_scheduler(c, to);
+	if (nu_handoff_ticks(c)) {
+		nu_handoff_by_queue(c, to);
 		nu_thread_exit();
 	}
-	turn_to(c, to);
+	nu_thread_turn_to(c, to);
 	exit_to(to);
 }
 

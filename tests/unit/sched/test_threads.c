@@ -244,6 +244,13 @@ static void callee(void *arg)
 	nu_thread_exit_to(to);
 }
 
+static void *callee_handed(struct nu_thread *t, void *caller)
+{
+	nu_thread_begun(caller);
+	callee(t->arg);
+	return NULL; /* not reached */
+}
+
 static int call_down(int depth)
 {
 	struct nu_thread *self = nu_thread_self(), *t;
@@ -266,7 +273,7 @@ static int call_down(int depth)
 	int sum = -1;
 	/* The callee's stack is gone when it returns: the sum of 1..depth is known without it. */
 	(void)result;
-	nu_thread_handoff(t, NU_WAIT_REPLY_LOCAL);
+	nu_thread_handoff(t, callee_handed, self);
 	sum = depth * (depth + 1) / 2;
 	return sum;
 }
