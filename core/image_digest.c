@@ -100,6 +100,10 @@ static int print_object(struct dl_phdr_info *info, size_t size, void *arg)
 static void print_layout(FILE *f)
 {
 	const struct nu_layout *l = &nu_layout;
+	const void *random = (const void *)getauxval(AT_RANDOM);
+
+	/* What frames that move hold of it: the stack protector's word, and pointers that setjmp() hid. */
+	fprintf(f, "guards %016lx\n", random ? (unsigned long)fnv(FNV_START, random, 16) : 0);
 
 	fprintf(f, "page size %ld\n", sysconf(_SC_PAGESIZE));
 	fprintf(f, "segments at 0x%lx bytes 0x%zx\n", (unsigned long)l->seg_base, l->seg_region_bytes);

@@ -9,6 +9,8 @@
 
 /* Every node must have the same code at the same addresses: threads that move have return addresses on their stacks. */
 int __must_check nu_join_alike(void);
+/* A node's budget for heaps, as it said then. */
+uint64_t nu_join_mem_bytes(unsigned node);
 /* Opens the RDMA device if this job is to use one; the pool then registers what it has. -ENODEV, if that was asked for. */
 int __must_check nu_join_device(const struct nu_pool_ops **pool_ops_p);
 /* Where everybody is reached. */

@@ -12,8 +12,10 @@
 
 /* ---- alike ---- */
 
+static uint64_t mem_of[NU_MAX_NODES]; /* hosts differ */
+
 struct hello {
-	uint64_t digest;
+	uint64_t digest, mem_bytes;
 	uint32_t text_bytes;
 	char text[];
 };
@@ -65,6 +67,7 @@ int nu_join_alike(void)
 		return -ENOMEM;
 	}
 	mine->digest = digest;
+	mine->mem_bytes = nu_node.mem_bytes;
 	mine->text_bytes = (uint32_t)strlen(text) + 1;
 	memcpy(mine->text, text, mine->text_bytes);
 	free(text);
@@ -75,6 +78,7 @@ int nu_join_alike(void)
 		if (lens[n] < sizeof(*other) || lens[n] != sizeof(*other) + (size_t)other->text_bytes ||
 		    !other->text_bytes || other->text[other->text_bytes - 1])
 			ret = -EPROTO;
+		mem_of[n] = ret ? 0 : other->mem_bytes;
 		if (!ret && other->digest != digest) {
 			/* Each says it: whoever is heard first ends the job. */
 			say_difference(mine->text, other->text, n);
@@ -87,6 +91,11 @@ int nu_join_alike(void)
 	}
 	free(mine);
 	return ret;
+}
+
+uint64_t nu_join_mem_bytes(unsigned node)
+{
+	return mem_of[node];
 }
 
 /* ---- reached ---- */

@@ -163,7 +163,7 @@ static void first_body(void *arg)
 		ret = nu_controller_start();
 		/* All have passed the barrier, so node 0 speaks for them: main() finds them joined. */
 		for (unsigned n = 0; n < nu_node.count && !ret; n++)
-			ret = nu_client_join(n, nu_node.cores_of[n], nu_node.mem_bytes);
+			ret = nu_client_join(n, nu_node.cores_of[n], nu_join_mem_bytes(n));
 		if (!ret)
 			ret = main_start();
 	}

@@ -16,6 +16,7 @@
 struct out {
 	struct out *next;
 	struct nu_boot_head head;
+	size_t head_bytes;	/* 0: the payload goes out bare */
 	struct shared *payload; /* NULL if empty */
 };
 
@@ -55,7 +56,7 @@ static void pop(struct conn *c)
 	if (!c->first)
 		c->last_p = &c->first;
 	c->first_sent = 0;
-	c->queued_bytes -= sizeof(o->head) + o->head.len_bytes;
+	c->queued_bytes -= o->head_bytes + o->head.len_bytes;
 	shared_put(o->payload);
 	free(o);
 }
@@ -139,16 +140,16 @@ void conn_flush(struct conn *c)
 {
 	while (c->fd >= 0 && c->first) {
 		struct out *o = c->first;
-		size_t total = sizeof(o->head) + o->head.len_bytes, sent = c->first_sent;
+		size_t total = o->head_bytes + o->head.len_bytes, sent = c->first_sent;
 		struct iovec iov[2];
 		int niov = 0;
-		if (sent < sizeof(o->head)) {
-			iov[niov++] = (struct iovec){(char *)&o->head + sent, sizeof(o->head) - sent};
-			sent = sizeof(o->head);
+		if (sent < o->head_bytes) {
+			iov[niov++] = (struct iovec){(char *)&o->head + sent, o->head_bytes - sent};
+			sent = o->head_bytes;
 		}
 		if (o->payload)
 			iov[niov++] =
-				(struct iovec){o->payload->data + (sent - sizeof(o->head)), total - sent};
+				(struct iovec){o->payload->data + (sent - o->head_bytes), total - sent};
 		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)niov};
 		ssize_t n = c->piped ? writev(c->out_fd, iov, niov)
 				     : sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -172,23 +173,31 @@ void conn_send_shared(struct conn *c, uint32_t type, int32_t arg, uint64_t id, s
 	conn_send_node(c, 0, type, arg, id, s);
 }
 
-void conn_send_node(struct conn *c, unsigned node, uint32_t type, int32_t arg, uint64_t id, struct shared *s)
+static void queue(struct conn *c, const struct nu_boot_head *head, size_t head_bytes, struct shared *s)
 {
 	if (c->fd < 0)
 		return;
 	struct out *o = launch_alloc(sizeof(*o));
-	*o = (struct out){.payload = s,
-			  .head = {.type = type,
-				   .arg = arg,
-				   .id = id,
-				   .node = node,
-				   .len_bytes = s ? (uint32_t)s->len_bytes : 0}};
+	*o = (struct out){.head = *head, .head_bytes = head_bytes, .payload = s};
+	o->head.len_bytes = s ? (uint32_t)s->len_bytes : 0;
 	if (s)
 		s->refs++;
 	*c->last_p = o;
 	c->last_p = &o->next;
-	c->queued_bytes += sizeof(o->head) + o->head.len_bytes;
+	c->queued_bytes += o->head_bytes + o->head.len_bytes;
 	conn_flush(c);
+}
+
+void conn_send_node(struct conn *c, unsigned node, uint32_t type, int32_t arg, uint64_t id, struct shared *s)
+{
+	const struct nu_boot_head head = {.type = type, .arg = arg, .id = id, .node = node};
+	queue(c, &head, sizeof(head), s);
+}
+
+void conn_send_bare(struct conn *c, struct shared *s)
+{
+	const struct nu_boot_head none = {0};
+	queue(c, &none, 0, s);
 }
 
 struct shared *shared_copy(const void *bytes, size_t len_bytes)

@@ -23,8 +23,7 @@ static char *copy_of(const char *s, size_t len)
 	return p;
 }
 
-/* A host that is named twice has the slots of both. */
-static struct host_spec *add(struct hosts *h, const char *name, size_t len, unsigned slots)
+struct host_spec *hosts_add(struct hosts *h, const char *name, size_t len, unsigned slots)
 {
 	for (unsigned i = 0; i < h->count; i++) {
 		struct host_spec *s = &h->list[i];
@@ -88,7 +87,7 @@ static bool parse_one(struct hosts *h, const char *text, size_t len)
 	}
 	if (!name_valid(name, name_len))
 		return false;
-	add(h, name, name_len, slots);
+	hosts_add(h, name, name_len, slots);
 	return true;
 }
 
@@ -157,7 +156,7 @@ static const char *read_line(struct hosts *h, char *line)
 	}
 	if (!name)
 		return NULL;
-	s = add(h, name, name_len, given.slots ? given.slots : 1);
+	s = hosts_add(h, name, name_len, given.slots ? given.slots : 1);
 	s->cores = given.cores ? given.cores : s->cores;
 	s->mem_bytes = given.mem_bytes ? given.mem_bytes : s->mem_bytes;
 	s->interface = given.interface ? given.interface : s->interface;

@@ -32,6 +32,8 @@ struct hosts {
 
 struct options;
 
+/* A host that is named twice has the slots of both. */
+struct host_spec *hosts_add(struct hosts *h, const char *name, size_t len, unsigned slots);
 /* "a,b:4,c". Errors say what, and return false. */
 bool hosts_parse(struct hosts *h, const char *text);
 bool hosts_read(struct hosts *h, const char *path);

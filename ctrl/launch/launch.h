@@ -65,6 +65,8 @@ void conn_send(struct conn *c, uint32_t type, int32_t arg, uint64_t id, const vo
 	       size_t len_bytes);
 void conn_send_shared(struct conn *c, uint32_t type, int32_t arg, uint64_t id, struct shared *s);
 void conn_send_node(struct conn *c, unsigned node, uint32_t type, int32_t arg, uint64_t id, struct shared *s);
+/* Without a head. */
+void conn_send_bare(struct conn *c, struct shared *s);
 void conn_flush(struct conn *c);
 
 /* ---- writer.c: a thread, since stdout may block and must not be made non-blocking (others share it) ---- */

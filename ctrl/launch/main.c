@@ -165,7 +165,7 @@ static double seconds(const char *option, const char *text, double min)
 	return s;
 }
 
-enum { HOSTS = 256, HOSTFILE, RSH, INTERFACE, WDIR, COPY, AGENT_PATH, HOST_TIME_OUT, AGENT };
+enum { HOSTS = 256, HOSTFILE, RSH, INTERFACE, WDIR, COPY, AGENT_PATH, HOST_TIME_OUT, AGENT, AGENT_COPIED, AGENT_SAYS };
 
 static void take_host_option(int c)
 {
@@ -204,6 +204,12 @@ static void take_host_option(int c)
 		if (!hosts_export(&hosts, optarg))
 			exit(2);
 		break;
+	case AGENT_SAYS: /* which version it is */
+		printf("%d\n", AGENT_VERSION);
+		exit(0);
+	case AGENT_COPIED: /* into a file for this once */
+		unlink(optarg);
+		__attribute__((fallthrough));
 	case AGENT:
 		launch_say_to(agent_say);
 		exit(agent_main());
@@ -296,6 +302,8 @@ static void take_options(int argc, char **argv, struct options *o)
 		{"agent-path", required_argument, NULL, AGENT_PATH},
 		{"host-time-out", required_argument, NULL, HOST_TIME_OUT},
 		{"agent", no_argument, NULL, AGENT},
+		{"agent-copied", required_argument, NULL, AGENT_COPIED},
+		{"agent-says", no_argument, NULL, AGENT_SAYS},
 		{NULL, 0, NULL, 0},
 	};
 	int c;
@@ -307,7 +315,7 @@ static void take_options(int argc, char **argv, struct options *o)
 		usage("no program given");
 	if (!o->argv[0][0])
 		usage("the program's name is empty");
-	if (hosts.count) {
+	if (hosts.count || hosts_from_slurm(&hosts)) {
 		take_hosts(o);
 		return;
 	}

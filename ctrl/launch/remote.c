@@ -181,15 +181,21 @@ static void on_frame(void *arg, const struct nu_boot_head *head, const char *pay
 /* Skips what a login shell prints before the agent runs. False: the stream is at its end. */
 static bool find_magic(struct remote *r)
 {
-	static const char magic[] = AGENT_MAGIC;
-	char c;
-	while (r->magic_have < sizeof(magic) - 1) {
+	static const char magic[] = AGENT_MAGIC, copy[] = AGENT_COPY_MAGIC;
+	_Static_assert(sizeof(magic) == sizeof(copy), "one window finds both");
+	size_t len = sizeof(magic) - 1;
+	while (!r->spoke) {
+		char c;
 		ssize_t n = read(r->conn.fd, &c, 1);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n < 0 && errno == EAGAIN;
-		r->magic_have = c == magic[r->magic_have] ? r->magic_have + 1 : c == magic[0];
+		memmove(r->window, r->window + 1, len - 1);
+		r->window[len - 1] = c;
+		r->spoke = !memcmp(r->window, magic, len);
+		if (!memcmp(r->window, copy, len))
+			shell_send_agent(r);
 	}
 	return true;
 }
@@ -201,9 +207,7 @@ static bool read_agent(struct remote *r)
 		return false;
 	if (!find_magic(r))
 		return false;
-	if (r->magic_have < sizeof(AGENT_MAGIC) - 1)
-		return true;
-	return conn_read(&r->conn, on_frame, r);
+	return !r->spoke || conn_read(&r->conn, on_frame, r);
 }
 
 /* ---- from the job ---- */

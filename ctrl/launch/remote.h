@@ -18,7 +18,8 @@ struct remote {
 	size_t err_len;	    /* of a line that has begun */
 	char last_err[512]; /* the last whole one */
 	struct conn conn;
-	size_t magic_have; /* of AGENT_MAGIC */
+	char window[16]; /* the last bytes before AGENT_MAGIC */
+	bool spoke;	 /* it has come */
 	char *facts;	   /* NULL: it has not said its hello yet */
 	bool started, gone, finishing, over, lost;
 	int64_t created_ms, heard_ms, beat_ms, closed_ms, over_ms;
@@ -37,6 +38,8 @@ struct remote *remote_create(struct job *job, const struct hosts *hosts, const s
 int __attribute__((warn_unused_result)) shell_start(struct remote *r);
 /* What runs it, for messages. */
 const char *shell_name(const struct remote *r);
+/* nu_launch's own bytes, which a shell there waits for. */
+void shell_send_agent(struct remote *r);
 /* What is in its stderr. */
 void shell_read_err(struct remote *r);
 
