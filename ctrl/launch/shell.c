@@ -36,25 +36,6 @@ static bool is_this_machine(const struct remote *r)
 	return !strcmp(r->spec->name, "localhost") || !strcmp(r->spec->name, self);
 }
 
-/* The first word, without its directory. */
-const char *shell_name(const struct remote *r)
-{
-	static char name[64];
-	const char *p = command_of(r), *slash;
-	size_t len;
-	if (is_this_machine(r))
-		return "its agent";
-	p += strspn(p, " \t");
-	len = strcspn(p, " \t");
-	slash = memrchr(p, '/', len);
-	if (slash) {
-		len -= (size_t)(slash + 1 - p);
-		p = slash + 1;
-	}
-	snprintf(name, sizeof(name), "%.*s", (int)len, p);
-	return name;
-}
-
 /* Cuts @command (which is changed) at blanks; quotes hold words together. */
 static unsigned split(char *command, char **words, unsigned max)
 {
@@ -76,6 +57,23 @@ static unsigned split(char *command, char **words, unsigned max)
 		*to = '\0';
 	}
 	return n;
+}
+
+/* The first word, without its directory. */
+const char *shell_name(const struct remote *r)
+{
+	static char name[64];
+	const char *c = command_of(r), *slash;
+	char *copy, *words[1] = {(char *)""};
+	if (is_this_machine(r))
+		return "its agent";
+	copy = launch_alloc(strlen(c) + 1);
+	strcpy(copy, c);
+	(void)split(copy, words, 1);
+	slash = strrchr(words[0], '/');
+	snprintf(name, sizeof(name), "%.60s", slash ? slash + 1 : words[0]);
+	free(copy);
+	return name;
 }
 
 /* For a POSIX shell. */
@@ -151,7 +149,7 @@ static int run(struct remote *r, char **argv)
 static char *command_line(const struct remote *r, const char *path)
 {
 	static const char copying[] =
-		"f=%s; if [ \"$(\"$f\" --agent-says 2>/dev/null)\" = %d ]; then exec \"$f\" --agent; fi; "
+		"f=%s; if [ \"$(\"$f\" --agent-says 2>/dev/null </dev/null)\" = %d ]; then exec \"$f\" --agent; fi; "
 		"f=$(mktemp \"${TMPDIR:-/tmp}/nu_launch.XXXXXX\") && printf '\\001nu-need-\\002\\n' && "
 		"head -c %llu >\"$f\" && chmod 700 \"$f\" && exec \"$f\" --agent-copied \"$f\"; "
 		"s=$?; rm -f \"$f\"; exit $s";

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/personality.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #undef errno
@@ -184,16 +186,50 @@ static void do_info(void)
 {
 	char stdin_byte;
 	for (unsigned n = 0; n < nu_node.count; n++) {
-		if (nu_node.pids[nu_node.self] != getpid() || nu_node.pids[n] <= 0 ||
-		    nu_node.cores_of[n] != nu_node.cores)
+		bool near = nu_node.host_of[n] == nu_node.host_of[nu_node.self];
+		if (nu_node.pids[nu_node.self] != getpid() || (nu_node.pids[n] > 0) != near ||
+		    (near && nu_node.cores_of[n] != nu_node.cores))
 			fail("pids or cores");
 	}
 	if (getenv("NU_BOOT"))
 		fail("NU_BOOT is still set");
 	ssize_t n = read(0, &stdin_byte, 1);
-	printf("node %u of %u cores %u mem %zu reader %s transport %s ucx %s stdin %zd\n", nu_node.self,
+	printf("node %u of %u cores %u mem %zu reader %s transport %s ucx %s stdin %zd host %u of %u address %s\n", nu_node.self,
 	       nu_node.count, nu_node.cores, nu_node.mem_bytes, nu_boot_options.reader,
-	       nu_boot_options.transport, getenv("UCX_MEM_EVENTS") ? getenv("UCX_MEM_EVENTS") : "unset", n);
+	       nu_boot_options.transport, getenv("UCX_MEM_EVENTS") ? getenv("UCX_MEM_EVENTS") : "unset", n,
+	       nu_node.host_of[nu_node.self], nu_node.hosts, nu_boot_options.address);
+	join_job();
+	done(0);
+}
+
+/* All of standard input, where it is. */
+static void do_stdin(void)
+{
+	unsigned long bytes = 0, sum = 0;
+	unsigned char buf[10000];
+	ssize_t n;
+	while ((n = read(0, buf, sizeof(buf))) > 0) {
+		for (ssize_t i = 0; i < n; i++)
+			sum = sum * 31 + buf[i];
+		bytes += (unsigned long)n;
+	}
+	printf("stdin %lu bytes sum %lu\n", bytes, sum);
+	join_job();
+	done(0);
+}
+
+static void do_env(const char *name)
+{
+	struct rlimit lim;
+	char dir[4096];
+	pthread_attr_t attr;
+	size_t stack = 0;
+	getrlimit(RLIMIT_STACK, &lim);
+	if (!pthread_getattr_default_np(&attr))
+		pthread_attr_getstacksize(&attr, &stack);
+	printf("env %s=%s in %s stack limit %llu threads %zu personality %x\n", name,
+	       getenv(name) ? getenv(name) : "(unset)", getcwd(dir, sizeof(dir)), (unsigned long long)lim.rlim_cur,
+	       stack, (unsigned)personality(0xffffffff));
 	join_job();
 	done(0);
 }
@@ -254,6 +290,10 @@ static void run(int argc, char **argv)
 		do_layout();
 	if (!strcmp(what, "info"))
 		do_info();
+	if (!strcmp(what, "stdin"))
+		do_stdin();
+	if (!strcmp(what, "env"))
+		do_env(argv[2]);
 	if (!strcmp(what, "lines"))
 		do_lines((unsigned)number);
 	if (!strcmp(what, "orphan"))
