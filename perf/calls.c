@@ -145,8 +145,11 @@ static int call_lat(const struct perf_options *o, struct target_ref p, size_t si
 		free((void *)answer.data);
 	}
 	free(data);
-	if (!ret)
+	if (!ret) {
+		row.limit_p50 = perf_raw_am(transport, false, size, n) * row.scale;
+		row.limit_name = row.limit_p50 > 0 ? "UCX's own messages" : NULL;
 		perf_report(o, &row);
+	}
 	free(row.samples);
 	return ret;
 }

@@ -11,7 +11,8 @@ static const struct {
 } tests[] = {
 	{"switch", "two threads yield to each other", perf_switch},
 	{"call_local", "call of a proclet on this node, beside a plain indirect call", perf_call_local},
-	{"call_lat", "round trip of a call with -s bytes each way to a proclet on node 1", perf_call_lat},
+	{"call_lat", "round trip of a call with -s bytes each way to a proclet on node 1, beside UCX's",
+	 perf_call_lat},
 	{"call_rate", "calls a second of a proclet on node 1 with -O outstanding", perf_call_rate},
 	{"closure", "a closure with -s bytes sent to a proclet, beside a call of a method", perf_closure},
 	{"read", "raw one-sided read of -s bytes from node 1, beside memcpy", perf_read},
@@ -79,6 +80,8 @@ int main(int argc, char **argv)
 	/* getopt's variables are copies in this program's data, and the report's heading is remembered there. */
 	const struct nu_run_options options = {.writable_globals = true};
 
+	if (argc == 6 && !strcmp(argv[1], "--raw-am"))
+		return perf_raw_main(argv + 2);
 	perf_apply_cores(argc, argv);
 	return nu_run(argc, argv, perf_main, &options);
 }

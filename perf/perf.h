@@ -91,6 +91,13 @@ struct perf_load {
 /* Runs ops for one window by `outstanding` threads; *rate_p: ops a second. */
 int perf_window(struct perf_load *l, double *rate_p);
 
+/*
+ * UCX alone where we use @transport: the median round trip of @size bytes or, with @want_rate, the time of one of many
+ * messages one way; in ns. 0: there is nothing to be compared, or it could not be run. raw.c
+ */
+double perf_raw_am(const char *transport, bool want_rate, size_t size, uint64_t count);
+int perf_raw_main(char **argv);
+
 /* ---- the tests ---- */
 int perf_switch(const struct perf_options *o);
 int perf_call_local(const struct perf_options *o);

@@ -98,6 +98,8 @@ static unsigned cores_of(unsigned node)
 	return n > (int)node ? infos[node].cores : 1;
 }
 
+#define RAW_MESSAGES 1000000
+
 struct rates {
 	double ours[WINDOWS * 8], limit[WINDOWS * 8], ratio[WINDOWS * 8];
 	size_t n;
@@ -163,6 +165,16 @@ static int rate_case(const struct perf_options *o, const struct perf_case *c)
 				       .limit_rate = perf_median_double(r->limit, r->n),
 				       .ratio = perf_median_double(r->ratio, r->n),
 				       .transport = perf_transport(1, transport, sizeof(transport))};
+		double ns = 0;
+
+		if (!who.iterations)
+			ns = perf_raw_am(row.transport, true, c->size_bytes ? c->size_bytes : 8,
+					 RAW_MESSAGES);
+		if (ns > 0) {
+			row.limit_name = "UCX's own messages, one way";
+			row.limit_rate = 1e9 / ns;
+			row.ratio = row.rate / row.limit_rate;
+		}
 		perf_report(o, &row);
 	}
 	free(l.samples);
