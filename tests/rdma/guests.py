@@ -47,7 +47,7 @@ def settings(options, end, modules, cwd):
 def environment(options):
     values = {k: v for k, v in os.environ.items() if k.startswith(FORWARDED)}
     if options.tty:
-        values["TERM"] = os.environ.get("TERM", "dumb")
+        values |= {"TERM": os.environ.get("TERM", "dumb"), "PS1": "nu1:\\w# "}
     for e in options.env:
         name, given, value = e.partition("=")
         values[name] = value if given else os.environ.get(name, "")
@@ -156,7 +156,9 @@ class Guest:
         for i, w in enumerate(wires):
             net += ["-netdev", f"stream,id=wire{i},server=off,addr.type=fd,addr.str={w.fileno()}"]
         end = "wire0"
-        if len(wires) != 1:
+        if not wires:
+            net = ["-netdev", "user,id=wire0,restrict=on"]  # to nobody, but the link is up
+        elif len(wires) > 1:
             end = "segment"
             net += ["-netdev", "hubport,id=segment,hubid=0"]
             for i in range(len(wires)):

@@ -16,8 +16,9 @@ META = "linux-image-amd64"  # the cloud flavour has no rdma_rxe
 MODULES = ["crc32_generic", "crc32_pclmul", "virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay", "virtio_net",
            "rdma_rxe", "rdma_ucm"]
 # What of the package's modules is kept: hardware, of which guests have none, is most of it.
-KEPT = ["arch", "crypto", "lib", "net", "fs/9p", "fs/fscache", "fs/fuse", "fs/netfs", "fs/overlayfs", "drivers/char/virtio_console.ko",
-        "drivers/infiniband/core", "drivers/infiniband/sw", "drivers/infiniband/ulp", "drivers/net/*.ko", "drivers/virtio"]
+KEPT = ["arch", "crypto", "lib", "net", "fs/9p", "fs/configfs", "fs/fscache", "fs/fuse", "fs/netfs", "fs/overlayfs",
+        "drivers/char/virtio_console.ko", "drivers/infiniband/core", "drivers/infiniband/sw", "drivers/infiniband/ulp",
+        "drivers/net/*.ko", "drivers/virtio"]
 SIGNED = b"~Module signature appended~\n"
 
 
