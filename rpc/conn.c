@@ -205,6 +205,12 @@ void nu_conn_post(struct wire_core *wc, struct nu_conn *c, struct nu_buf *b)
 	} else if (likely(c->state == CONN_UP && !c->queue)) {
 		b->ep = c->ep;
 		rc = c->link->send(c->ep, b);
+		if (unlikely(rc == -EAGAIN)) {
+			add_queue(c, b);
+			c->current = b;
+			c->stalled = true;
+			return;
+		}
 		b->busy = rc > 0;
 		nu_buf_put(wc, b);
 		if (unlikely(rc < 0))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which link carries what: UCX's shared memory between nodes of a host, our TCP sockets between hosts, or one of them
+ * Which link carries what: shared memory between nodes of a host, our TCP sockets between hosts, or one of them, or UCX,
  * for every peer if the user says so. A node makes those that it needs, and polls both.
  */
 #include "rpc/wire_int.h"
@@ -12,6 +12,7 @@
 
 const struct nu_link_ops *nu_links[NU_LINKS_MAX + 1];
 static bool by_host; /* each peer's host decides */
+static const struct nu_link_ops *here_link;
 
 static unsigned nodes_here(void)
 {
@@ -28,6 +29,14 @@ static bool is_here(unsigned node)
 }
 
 /* ---- start and end ---- */
+
+/* UCX's shared memory does not survive a peer that is killed (shm.c); it is for who asks for it, or has no other. */
+static const struct nu_link_ops *choose_here(const char *transport)
+{
+	bool ours = !strcmp(transport, "shm") || (!strcmp(transport, "auto") && !getenv("UCX_TLS"));
+
+	return ours && nu_shm_is_possible() ? &nu_shm_link : &nu_ucx_link;
+}
 
 static int link_start(const struct nu_link_ops *l, const struct nu_wire_options *o, enum nu_reach reach)
 {
@@ -56,10 +65,11 @@ int nu_links_init(const struct nu_wire_options *o)
 	/* UCX 1.13 ends the process when a connection of its TCP breaks while it is being made: ours is in its place. */
 	if (!strcmp(transport, "tcp"))
 		return link_start(&nu_tcp_link, o, NU_REACH_ALL);
+	here_link = choose_here(transport);
 	if (!by_host)
-		return link_start(&nu_ucx_link, o, several ? NU_REACH_ALL : NU_REACH_HOST);
+		return link_start(here_link, o, several ? NU_REACH_ALL : NU_REACH_HOST);
 	if (nodes_here() > 1)
-		err = link_start(&nu_ucx_link, o, NU_REACH_HOST);
+		err = link_start(here_link, o, NU_REACH_HOST);
 	return err ? err : link_start(&nu_tcp_link, o, NU_REACH_ALL);
 }
 
@@ -81,7 +91,7 @@ const struct nu_link_ops *nu_link_choose(unsigned node, uint32_t theirs)
 	const char *why = "of --transport";
 
 	if (by_host && node != nu_node.self) {
-		l = is_here(node) ? &nu_ucx_link : &nu_tcp_link;
+		l = is_here(node) ? here_link : &nu_tcp_link;
 		why = is_here(node) ? "it is on this host" : "it is on another host";
 	} else if (nu_node.hosts <= 1) {
 		why = "all nodes are on this host";

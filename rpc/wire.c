@@ -390,13 +390,14 @@ static int wire_arm(unsigned core)
 	return nu_links_arm(core);
 }
 
-/* Whether a peer that is still there has not acknowledged all. */
+/* Whether something is still to be sent, or to be acknowledged by a peer that is there. */
 static bool is_owed(struct wire_core *wc)
 {
 	for (unsigned n = 0; n < nu_node.count; n++) {
 		struct nu_conn *c = &wc->conns[n];
 
-		if (!c->lasting || !c->queue || (c->state != CONN_UP && c->state != CONN_DOWN))
+		if (!(c->lasting || c->stalled) || !c->queue ||
+		    (c->state != CONN_UP && c->state != CONN_DOWN))
 			continue;
 		if (c->state == CONN_DOWN)
 			nu_conn_dirty(c); /* no timer runs any more */

@@ -106,7 +106,9 @@ struct nu_link_ops {
 	bool (*may_break)(void *ep); /* although the peer lives */
 	int (*transport)(void *ep, char *buf, size_t len);
 };
-extern const struct nu_link_ops nu_ucx_link, nu_tcp_link;
+extern const struct nu_link_ops nu_ucx_link, nu_tcp_link, nu_shm_link;
+/* Whether this host lets us have what shm.c needs; if not, it is said why. */
+bool nu_shm_is_possible(void);
 
 /* link.c */
 extern const struct nu_link_ops *nu_links[NU_LINKS_MAX + 1]; /* those of this node, then NULL */

@@ -621,8 +621,7 @@ static void transport_chosen(void)
 		if (!strcmp(want_transport, "tcp"))
 			CHECK_MSG(strstr(name, "tcp"), "\"%s\" is not tcp", name);
 		else
-			CHECK_MSG(!strstr(name, "tcp") && (strstr(name, "posix") || strstr(name, "sysv")),
-				  "\"%s\" is not shared memory", name);
+			CHECK_MSG(strstr(name, "shm"), "\"%s\" is not shared memory", name);
 		CHECK_MSG(!strcmp(nu_testing_reader(n), "cma"), "the reader is %s", nu_testing_reader(n));
 	}
 }

@@ -68,7 +68,7 @@ static void transport_is(const char *what, const char *or_what)
 
 static void shm_chosen_thread(void *arg)
 {
-	transport_is("posix/memory", "sysv/memory");
+	transport_is("shm/ring", "shm/ring");
 }
 
 static void tcp_chosen_thread(void *arg)

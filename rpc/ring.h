@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A ring of bytes in memory that two processes share: one writes, the other reads. What a writer that is killed had not
+ * yet published does not exist for the reader, and nobody else writes there: a death harms no third party.
+ */
+#pragma once
+
+#include "core/core.h"
+
+#define NU_RING_LEFT	1u /* in good order */
+#define NU_RING_REFUSED 2u /* what it read made no sense */
+
+struct nu_ring_head {
+	/* Written by the writer. */
+	_Atomic uint64_t tail; /* bytes ever published */
+	atomic_uint full;      /* the writer waits for room; cleared by the reader, who wakes it */
+	atomic_uint ended;     /* the writer has left */
+	char pad[NU_CACHE_LINE - 16];
+	/* Written by the reader. */
+	_Atomic uint64_t head; /* bytes ever read */
+	atomic_uint asleep;    /* the reader wants to be woken; cleared by the writer, who does it */
+	atomic_uint deaf;      /* NU_RING_...: the reader has left */
+	atomic_uint attached;  /* it has been there */
+};
+
+/* One side's view. */
+struct nu_ring {
+	struct nu_ring_head *shared;
+	char *data; /* @bytes long, mapped twice in a row: nothing in it is split */
+	size_t bytes;
+};
+
+/* The writer's: new memory, and in *fd_p a descriptor of it to give away. Errors: -EMFILE, -ENFILE, -ENOMEM. */
+int __must_check nu_ring_create(struct nu_ring *r, size_t bytes, int *fd_p);
+/* The reader's, from a peer's descriptor, which stays open. -EBADMSG: it is no such memory; -EEXIST: it has been here. */
+int __must_check nu_ring_attach(struct nu_ring *r, int fd);
+void nu_ring_unmap(struct nu_ring *r);
