@@ -20,10 +20,12 @@
 #define RING_BYTES_MANY ((size_t)32 << 10) /* where so many rings would take much memory */
 #define FEW_NODES	32u
 #define BATCHES_MAX	16u /* of one ring, before others are looked at */
-#define LOOK_POLLS	32u /* a busy core looks at its socket so often */
-#define DATAGRAMS_MAX	64u /* at a time */
-#define RETRY_NS	2000000ull
-#define RETRY_SHIFTS	9u
+#define LOOK_POLLS                                                                                           \
+	32u /* a busy core looks at its socket after so many polls, and not more often than this: */
+#define LOOK_NS	      100000u
+#define DATAGRAMS_MAX 64u /* at a time */
+#define RETRY_NS      2000000ull
+#define RETRY_SHIFTS  9u
 
 /* The way to a node: an endpoint. */
 struct tx {
@@ -59,6 +61,7 @@ struct worker {
 	bool care; /* some ring is not yet known to its reader, full, or its reader could not be woken */
 	int sock;
 	unsigned polls, handled;
+	uint64_t looked_ns;
 	uint64_t retry_ns; /* when a timer is set for; 0: none */
 	struct sockaddr_un name;
 	socklen_t name_len;
@@ -549,11 +552,22 @@ static void look_around(struct worker *w)
 	}
 }
 
+/* It is a system call, in whose time an answer may come. */
+static bool is_time_to_look(struct worker *w)
+{
+	uint64_t now = nu_mono_ns();
+
+	if (now - w->looked_ns < LOOK_NS)
+		return false;
+	w->looked_ns = now;
+	return true;
+}
+
 static unsigned shm_progress(unsigned core)
 {
 	struct worker *w = &workers[core];
 	unsigned before = w->handled;
-	bool look = w->armed || w->look || ++w->polls % LOOK_POLLS == 0;
+	bool look = w->armed || w->look || (++w->polls % LOOK_POLLS == 0 && is_time_to_look(w));
 
 	if (w->armed) {
 		w->armed = false;
