@@ -403,14 +403,17 @@ int nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg)
 	if (err)
 		return err;
 	err = nu_crash_init();
+	/* Before the first core runs: another node's call may be served at once, and what it allocates is its proclet's. */
+	nu_current_proclet_fn = current_proclet;
+	nu_current_core_fn = nu_core_self;
+	if (!err)
+		err = nu_preempt_catch();
 	if (!err)
 		err = start_cores();
 	if (!err)
 		err = wait_started();
 	if (!err)
 		err = nu_preempt_init();
-	nu_current_proclet_fn = current_proclet;
-	nu_current_core_fn = nu_core_self;
 	if (!err)
 		err = start_first(p, first, arg);
 	if (err)

@@ -23,7 +23,7 @@ bool (*nu_preempt_pc_ok)(const void *pc) = nu_image_movable;
 
 static struct {
 	pthread_t pthread;
-	bool started;
+	bool catches, started;
 	atomic_bool stop;
 	atomic_uint asleep; /* futex: 1 while the monitor waits for a thread to run */
 	struct sigaction old;
@@ -221,16 +221,23 @@ static void *monitor_main(void *arg)
 	return NULL;
 }
 
-int nu_preempt_init(void)
+int nu_preempt_catch(void)
 {
 	struct sigaction sa = {.sa_sigaction = nu_preempt_entry,
 			       .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART};
-	sigset_t all, old;
-	int err;
 
 	sigemptyset(&sa.sa_mask);
 	if (NU_SAN_SIGACTION(PREEMPT_SIGNAL, &sa, &monitor.old))
 		return -nu_sys_errno;
+	monitor.catches = true;
+	return 0;
+}
+
+int nu_preempt_init(void)
+{
+	sigset_t all, old;
+	int err;
+
 	atomic_store(&monitor.stop, false);
 	atomic_store(&monitor.asleep, 0);
 	sigfillset(&all);
@@ -246,11 +253,13 @@ int nu_preempt_init(void)
 /* After the cores are gone: until then it fetches them out of threads that do not give way. */
 void nu_preempt_fini(void)
 {
-	if (!monitor.started)
-		return;
-	atomic_store(&monitor.stop, true);
-	nu_preempt_awake();
-	pthread_join(monitor.pthread, NULL);
-	monitor.started = false;
-	NU_SAN_SIGACTION(PREEMPT_SIGNAL, &monitor.old, NULL);
+	if (monitor.started) {
+		atomic_store(&monitor.stop, true);
+		nu_preempt_awake();
+		pthread_join(monitor.pthread, NULL);
+		monitor.started = false;
+	}
+	if (monitor.catches)
+		NU_SAN_SIGACTION(PREEMPT_SIGNAL, &monitor.old, NULL);
+	monitor.catches = false;
 }

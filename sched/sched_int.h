@@ -254,6 +254,8 @@ bool nu_timers_overdue(struct nu_core *c, uint64_t now);
 unsigned nu_timers_help(struct nu_core *self);
 
 /* ---- preempt.c, crash.c ---- */
+/* The signal: before the first core runs, since a thread of it may have to be paused at once. Then who sends it. */
+int nu_preempt_catch(void);
 int nu_preempt_init(void);
 void nu_preempt_handler(int signo, siginfo_t *info, void *frame);
 void nu_preempt_fini(void);

@@ -236,12 +236,45 @@ struct job {
 	struct nu_waitgroup movers;
 };
 
+#define MORE_MOVES 20u /* until a thread has been paused in every state */
+
+/* With one core a node's thread that pauses takes the processor first: none is then paused while it runs. */
+static bool spare_core(void)
+{
+	struct nu_node_info info;
+
+	return nu_nodes(&info, 1) > 0 && info.cores > 1;
+}
+
+static void sum_pauses(uint64_t *sum)
+{
+	for (unsigned n = 0; n < nu_node_count(); n++) {
+		struct nu_stats s;
+
+		CHECK(nu_stats(n, &s) == 0);
+		for (unsigned i = 0; i < NU_STATS_PAUSES; i++)
+			sum[i] += s.pauses[i];
+	}
+}
+
+static bool saw_all_pauses(void)
+{
+	uint64_t sum[NU_STATS_PAUSES] = {0};
+
+	sum_pauses(sum);
+	for (unsigned i = 0; i < NU_STATS_PAUSES; i++) {
+		if (!sum[i] && (i || spare_core()))
+			return false;
+	}
+	return true;
+}
+
 static void mover_body(void *arg)
 {
 	struct job *j = arg;
 	uint64_t seed = j->seed + (uint64_t)&seed;
 
-	while (j->done < j->moves) {
+	while (j->done < j->moves || (j->done < MORE_MOVES * j->moves && !saw_all_pauses())) {
 		int ret = nu_migrate(j->p[next_random(&seed) % j->nproclets].ref,
 				     (unsigned)next_random(&seed) % nu_node_count());
 
@@ -257,13 +290,6 @@ static void mover_body(void *arg)
 	nu_waitgroup_done(&j->movers);
 }
 
-static bool spare_core(void)
-{
-	struct nu_node_info info;
-
-	return nu_nodes(&info, 1) > 0 && info.cores > 1;
-}
-
 static void check_pauses(void)
 {
 	static const char *const names[NU_STATS_PAUSES] = {"running",
@@ -275,17 +301,11 @@ static void check_pauses(void)
 							   "serving a caller that has moved"};
 	uint64_t sum[NU_STATS_PAUSES] = {0};
 
-	for (unsigned n = 0; n < nu_node_count(); n++) {
-		struct nu_stats s;
-
-		CHECK(nu_stats(n, &s) == 0);
-		for (unsigned i = 0; i < NU_STATS_PAUSES; i++)
-			sum[i] += s.pauses[i];
-	}
+	sum_pauses(sum);
 	for (unsigned i = 0; i < NU_STATS_PAUSES; i++) {
 		printf("paused while %-34s %10lu\n", names[i], (unsigned long)sum[i]);
 		if (i == 0 && !spare_core())
-			continue; /* with one core a node's thread that pauses takes the processor first */
+			continue;
 		CHECK_MSG(sum[i] > 0, "no thread was ever paused while %s", names[i]);
 	}
 }
