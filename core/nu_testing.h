@@ -10,7 +10,7 @@
 /* Reads @len_bytes at @remote of node @node's memory into @local, one-sidedly, by the reader chosen for that pair.
  * Errors: -ENODEV no reader; -EIO; -EHOSTDOWN. */
 NU_API int __must_check nu_testing_read(unsigned node, void *local, const void *remote, size_t len_bytes);
-/* Name of the reader for @node ("cma"), and of the transport of the calling core's connection to it ("posix/memory"). */
+/* Name of the reader for @node ("cma"), and of the transport of the calling core's connection to it ("shm/ring"). */
 NU_API const char *nu_testing_reader(unsigned node);
 NU_API int __must_check nu_testing_transport(unsigned node, char *buf, size_t len);
 /* Whether the program was started without nu_launch; and the calling node's cores. Also before nu_run(). */

@@ -92,7 +92,7 @@ void nu_wire_flush(void);
 unsigned nu_wire_poll(void);
 
 struct nu_wire_options {
-	/* "auto": shared memory within a host, TCP between hosts; "tcp": our sockets to every peer; "shm" or a UCX_TLS list:
+	/* "auto": shared memory within a host, TCP between hosts; "shm", "tcp": our rings or sockets to every peer; a UCX_TLS list:
 	 * UCX to every peer */
 	const char *transport;
 	unsigned credits;    /* per connection; 0: 4096 */
@@ -114,7 +114,7 @@ int __must_check nu_wire_address(void **blob_p, size_t *len_p);
 int __must_check nu_wire_set_peer(unsigned node, const void *blob, size_t len);
 /* The node has been declared dead: connections are closed, waiters for credits fail. Any core. */
 void nu_wire_peer_dead(unsigned node);
-/* What carries the calling core's connection to @node, as text ("posix/memory", "tcp/eth0"), or -ENOTCONN. */
+/* What carries the calling core's connection to @node, as text ("shm/ring", "tcp/eth0"), or -ENOTCONN. */
 int __must_check nu_wire_transport(unsigned node, char *buf, size_t len);
 
 /* ---- calls: call.c, serve.c, route.c ---- */

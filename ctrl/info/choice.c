@@ -53,19 +53,15 @@ static void link_here(const struct info_findings *f)
 	bool posix = f->shm && strstr(f->ucx_shm, "posix"), sysv = f->sysv && strstr(f->ucx_shm, "sysv");
 
 	info_open("link");
-	info_string("chosen", tls ? tls : posix ? "posix" : sysv ? "sysv" : "tcp");
+	info_string("chosen", tls ? tls : "shm");
 	if (tls)
 		info_string("reason", "UCX_TLS is set");
 	info_open_list("not_chosen");
 	if (!tls) {
-		if (!posix)
-			lost("posix", f->shm ? "UCX does not offer it" : f->shm_why);
-		if (posix)
-			lost("sysv", "posix comes first");
-		else if (!sysv)
-			lost("sysv", f->sysv ? "UCX does not offer it" : "shmget is refused");
 		if (posix || sysv)
-			lost("tcp", "shared memory is faster, and opens no port");
+			lost(posix ? "posix" : "sysv",
+			     "UCX's shared memory does not survive a peer that is killed");
+		lost("tcp", "shared memory is faster, and opens no port");
 	}
 	info_close_list();
 	info_close();

@@ -143,8 +143,9 @@ static void shared_memory(struct info_findings *f)
 		 SHM_FOLDER, info_size(writable ? room : 0, a), info_size(want, b));
 	snprintf(command, sizeof(command), "mount -o remount,rw,size=%luM %s",
 		 (unsigned long)(want >> 20) * 4, SHM_FOLDER);
-	info_warn(command, "%s: %s", f->shm_why,
-		  f->sysv ? "UCX's transport sysv is used in place of posix" : "UCX has no shared memory");
+	info_note(command, "%s, if UCX is to carry calls: %s", f->shm_why,
+		  f->sysv ? "its transport sysv is then used in place of posix"
+			  : "it has then no shared memory");
 }
 
 void info_limits(struct info_findings *f)

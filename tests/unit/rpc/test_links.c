@@ -28,8 +28,8 @@ static void transport_is(unsigned node, const char *what, const char *or_what)
 
 static void by_host_thread(void *arg)
 {
-	CHECK(nu_links[0] == &nu_ucx_link && nu_links[1] == &nu_tcp_link);
-	transport_is(1, "posix/memory", "sysv/memory");
+	CHECK(nu_links[0] == &nu_shm_link && nu_links[1] == &nu_tcp_link);
+	transport_is(1, "shm/ring", "shm/ring");
 	transport_is(2, "tcp/lo", "tcp/lo");
 	/* Asleep on both: whichever speaks wakes us. */
 	for (unsigned i = 0; i < 20; i++) {
