@@ -131,6 +131,39 @@ static const char *choose_tls(void)
 	return has_sysv() ? "sysv,self" : "^posix";
 }
 
+/* Whether a UCX_TLS list names RDMA. */
+static bool names_ib(const char *tls)
+{
+	static const char *const names[] = {"ib", "rc", "ud", "dc"};
+
+	for (; tls && *tls; tls += strcspn(tls, ","), tls += *tls == ',') {
+		for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+			char after = strncmp(tls, names[i], 2) ? 'x' : tls[2];
+
+			if (!after || after == ',' || after == '_') /* rc, rc_v, rc_verbs, ... */
+				return true;
+		}
+	}
+	return false;
+}
+
+/* The devices that UCX may use: RDMA's, if the transports need one; where other hosts need not be reached nothing else
+ * opens a socket that they could reach. */
+static int configure_devices(ucp_config_t *config, const char *tls, const char *device, enum nu_reach reach)
+{
+	char devices[128];
+	bool ib = names_ib(tls), host = reach == NU_REACH_HOST;
+
+	if (getenv("UCX_NET_DEVICES"))
+		return 0;
+	if (ib && device && *device) {
+		snprintf(devices, sizeof(devices), "%s%s%s", device, strchr(device, ':') ? "" : ":1",
+			 host ? ",lo" : "");
+		return modify(config, "NET_DEVICES", devices);
+	}
+	return ib || !host ? 0 : modify(config, "NET_DEVICES", "lo");
+}
+
 static int configure(ucp_config_t *config, const struct nu_wire_options *o, enum nu_reach reach)
 {
 	const char *transport = o->transport, *tls = transport;
@@ -145,9 +178,8 @@ static int configure(ucp_config_t *config, const struct nu_wire_options *o, enum
 	/* Without it UCX 1.13 drops shared memory from endpoints that want to hear of a peer's failure. */
 	if (!err && may_use_shm(tls ? tls : getenv("UCX_TLS")))
 		err = modify(config, "MM_ERROR_HANDLING", "y");
-	/* Where other hosts need not be reached no socket is opened that they could reach. */
-	if (!err && reach == NU_REACH_HOST && !getenv("UCX_NET_DEVICES"))
-		err = modify(config, "NET_DEVICES", "lo");
+	if (!err)
+		err = configure_devices(config, tls ? tls : getenv("UCX_TLS"), o->device, reach);
 	return err;
 }
 
