@@ -267,10 +267,9 @@ static int start_one(bool first, bool want_rate, size_t size, uint64_t count, ch
 /* What UCX is to use where we use @transport; NULL: nothing that is there to be compared. */
 static const char *tls_of(const char *transport)
 {
-	if (!strncmp(transport, "posix/", 6))
-		return "posix,self";
-	if (!strncmp(transport, "sysv/", 5))
-		return "sysv,self";
+	if (!strncmp(transport, "shm/", 4) || !strncmp(transport, "posix/", 6) ||
+	    !strncmp(transport, "sysv/", 5))
+		return "posix,sysv,self";
 	return strcmp(transport, "tcp/lo") ? NULL : "tcp,self";
 }
 
