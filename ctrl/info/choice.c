@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a job would use here, by default, and why not the rest: the order of rdma/reader.c and rpc/ucx.c. */
+/* What a job would use here, by default, and why not the rest: the order of rdma/reader.c and rpc/link.c. */
 #include "info.h"
 
 #include <stdlib.h>
@@ -50,39 +50,40 @@ static void reader_between(const struct info_findings *f)
 static void link_here(const struct info_findings *f)
 {
 	const char *tls = getenv("UCX_TLS");
-	bool posix = f->shm && strstr(f->ucx_shm, "posix"), sysv = f->sysv && strstr(f->ucx_shm, "sysv");
+	bool posix = f->shm && strstr(f->ucx_shm, "posix"), sysv = f->sysv && strstr(f->ucx_shm, "sysv"),
+	     ours = f->rings && !tls;
+	char ucx[160];
 
+	snprintf(ucx, sizeof(ucx), "UCX: %s", tls ? tls : posix ? "posix" : sysv ? "sysv" : "tcp");
 	info_open("link");
-	info_string("chosen", tls ? tls : "shm");
-	if (tls)
-		info_string("reason", "UCX_TLS is set");
+	info_string("chosen", ours ? "shm" : ucx);
 	info_open_list("not_chosen");
-	if (!tls) {
-		if (posix || sysv)
-			lost(posix ? "posix" : "sysv",
-			     "UCX's shared memory does not survive a peer that is killed");
-		lost("tcp", "shared memory is faster, and opens no port");
-	}
+	if (!ours)
+		lost("shm", tls ? "UCX_TLS is set" : f->rings_why);
+	if (ours && (posix || sysv))
+		lost(ucx, "it does not survive a peer that is killed");
+	if (!tls && !posix)
+		lost("UCX: posix", f->shm ? "UCX does not offer it" : f->shm_why);
+	if (!tls && !sysv)
+		lost("UCX: sysv", f->sysv ? "UCX does not offer it" : "shmget is refused");
+	lost("tcp", "shared memory is faster, and opens no port");
 	info_close_list();
 	info_close();
 }
 
 static void link_between(const struct info_findings *f)
 {
-	const char *tls = getenv("UCX_TLS");
 	bool rdma =
 		strstr(f->ucx_remote, "rc_") || strstr(f->ucx_remote, "dc_") || strstr(f->ucx_remote, "ud_");
 
 	info_open("link");
-	info_string("chosen", tls ? tls : rdma ? "UCX's choice of RDMA transports" : "tcp");
-	info_string("offered", f->ucx_remote);
-	if (tls)
-		info_string("reason", "UCX_TLS is set");
+	info_string("chosen", "tcp");
+	info_string("ucx_offers", f->ucx_remote);
 	info_open_list("not_chosen");
-	if (!tls && rdma)
-		lost("tcp", "RDMA transports are faster");
-	if (!tls && !rdma)
-		lost("RDMA transports", f->devices.n ? "UCX offers none on the devices here" : f->rdma_why);
+	lost("shm", "hosts share no memory");
+	lost("UCX over RDMA", rdma	     ? "used if nu_launch --transport names it"
+			      : f->devices.n ? "UCX offers none on the devices here"
+					     : f->rdma_why);
 	info_close_list();
 	info_close();
 }

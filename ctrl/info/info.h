@@ -31,6 +31,8 @@ void info_note(const char *command, const char *fmt, ...) __attribute__((format(
 struct info_findings {
 	bool cma; /* process_vm_readv works between two processes like our nodes */
 	char cma_why[160];
+	bool rings; /* shared memory of our own, by memfd_create */
+	char rings_why[160];
 	bool shm, sysv; /* room for UCX's shared memory */
 	char shm_why[160];
 	bool fixed_layout; /* personality and ptrace: several hosts */

@@ -2,7 +2,9 @@
 /* The limits that nodes run into: resource limits, mappings, room for shared memory. */
 #include "info.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/statvfs.h>
@@ -10,6 +12,7 @@
 
 #define SHM_FOLDER    "/dev/shm"
 #define SHM_PER_CORE  ((uint64_t)9 << 19) /* what UCX's posix transport takes for a worker; rpc/ucx.c */
+#define RING_BYTES    ((size_t)1 << 20)
 #define MAP_COUNT_MIN 65530
 #define NOFILE_MIN    1024
 #define NPROC_MIN     256
@@ -114,6 +117,24 @@ static bool try_sysv(void)
 	return id >= 0 && !shmctl(id, IPC_RMID, NULL);
 }
 
+/* What rpc/shm.c asks for. */
+static void try_rings(struct info_findings *f)
+{
+	int fd = memfd_create("nu_info", MFD_CLOEXEC);
+	void *p = MAP_FAILED;
+
+	if (fd >= 0 && !ftruncate(fd, RING_BYTES))
+		p = mmap(NULL, RING_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+	f->rings = p != MAP_FAILED;
+	if (!f->rings)
+		snprintf(f->rings_why, sizeof(f->rings_why), "memfd_create and mmap: %s",
+			 strerror(nu_sys_errno));
+	else
+		munmap(p, RING_BYTES);
+	if (fd >= 0)
+		close(fd);
+}
+
 static void shared_memory(struct info_findings *f)
 {
 	uint64_t want = SHM_PER_CORE * (f->cpus > 2 ? f->cpus : 2), room = 0;
@@ -129,7 +150,9 @@ static void shared_memory(struct info_findings *f)
 	}
 	f->shm = writable && room >= want;
 	f->sysv = try_sysv();
+	try_rings(f);
 	info_open("shared_memory");
+	info_bool("memfd", f->rings);
 	info_string("folder", SHM_FOLDER);
 	info_bool("writable", writable);
 	info_number("room_bytes", room);
@@ -137,15 +160,19 @@ static void shared_memory(struct info_findings *f)
 	info_number("cores_that_fit", writable ? room / SHM_PER_CORE : 0);
 	info_bool("sysv", f->sysv);
 	info_close();
+	if (!f->rings)
+		info_warn("", "%s: nodes of one host talk through UCX", f->rings_why);
 	if (f->shm)
 		return;
 	snprintf(f->shm_why, sizeof(f->shm_why), "%s has %s to write to, nodes on all processors take %s",
 		 SHM_FOLDER, info_size(writable ? room : 0, a), info_size(want, b));
 	snprintf(command, sizeof(command), "mount -o remount,rw,size=%luM %s",
 		 (unsigned long)(want >> 20) * 4, SHM_FOLDER);
-	info_note(command, "%s, if UCX is to carry calls: %s", f->shm_why,
-		  f->sysv ? "its transport sysv is then used in place of posix"
-			  : "it has then no shared memory");
+	(f->rings && !getenv("UCX_TLS")
+		 ? info_note
+		 : info_warn)(command, "%s, if UCX is to carry calls: %s", f->shm_why,
+			      f->sysv ? "its transport sysv is then used in place of posix"
+				      : "it has then no shared memory");
 }
 
 void info_limits(struct info_findings *f)

@@ -83,9 +83,8 @@ static void help(void)
 	       "\n"
 	       "  -j, --json          one JSON document\n"
 	       "  -a, --address A     this host's address in the job, which decides among devices (none)\n"
-	       "  -d, --device D      the RDMA device to use (the best active one)\n"
-	       "  -p, --port N        its port (the best active one)\n"
-	       "  -g, --gid N         its GID's index (the best)\n"
+	       "      --rdma LIST     KEY=VALUE,... as for nu_launch: device, port, gid decide here (the "
+	       "best)\n"
 	       "      --check         status 1 if there are warnings (0)\n"
 	       "  -h, --help          show this\n"
 	       "\n"
@@ -104,27 +103,19 @@ static void __attribute__((noreturn, format(printf, 1, 2))) usage(const char *fm
 	exit(2);
 }
 
-static unsigned number(const char *option, const char *text)
-{
-	char *end;
-	unsigned long v = strtoul(text, &end, 10);
-
-	if (*text < '0' || *text > '9' || *end || v > 65535)
-		usage("%s takes a number, not '%s'", option, text);
-	return (unsigned)v;
-}
-
 static void parse(int argc, char **argv, struct options *o)
 {
-	static const struct option longs[] = {
-		{"json", no_argument, NULL, 'j'},	  {"address", required_argument, NULL, 'a'},
-		{"device", required_argument, NULL, 'd'}, {"port", required_argument, NULL, 'p'},
-		{"gid", required_argument, NULL, 'g'},	  {"check", no_argument, NULL, 'c'},
-		{"help", no_argument, NULL, 'h'},	  {0}};
+	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
+					      {"address", required_argument, NULL, 'a'},
+					      {"rdma", required_argument, NULL, 'r'},
+					      {"check", no_argument, NULL, 'c'},
+					      {"help", no_argument, NULL, 'h'},
+					      {0}};
 	struct in6_addr any;
+	char why[256] = "";
 	int c;
 
-	while ((c = getopt_long(argc, argv, "ja:d:p:g:h", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "ja:h", longs, NULL)) != -1) {
 		switch (c) {
 		case 'j':
 			o->json = true;
@@ -134,16 +125,9 @@ static void parse(int argc, char **argv, struct options *o)
 			if (inet_pton(AF_INET, optarg, &any) != 1 && inet_pton(AF_INET6, optarg, &any) != 1)
 				usage("--address takes an IP address, not '%s'", optarg);
 			break;
-		case 'd':
-			if (strlen(optarg) >= sizeof(o->rdma.device))
-				usage("--device takes a name, not '%s'", optarg);
-			strcpy(o->rdma.device, optarg);
-			break;
-		case 'p':
-			o->rdma.port = number("--port", optarg);
-			break;
-		case 'g':
-			o->rdma.gid_index = (int)number("--gid", optarg);
+		case 'r':
+			if (nu_rdma_options_parse(optarg, &o->rdma, why, sizeof(why)))
+				usage("--rdma %s: %s", optarg, why);
 			break;
 		case 'c':
 			o->check = true;

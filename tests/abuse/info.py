@@ -91,7 +91,7 @@ def check_is_the_warnings():
 def help_and_wrong_usage():
     r = run("-h")
     assert r.returncode == 0 and "--json" in r.stdout
-    for args in (["--nope"], ["more"], ["-a", "localhost"], ["-p", "x"], ["-g", "-1"], ["-d", "x" * 64]):
+    for args in (["--nope"], ["more"], ["-a", "localhost"], ["--rdma", "port=x"], ["--rdma", "gid=-1"]):
         r = run(*args)
         assert r.returncode == 2 and r.stderr and not r.stdout, (args, r)
 
@@ -188,16 +188,30 @@ def little_shared_memory():
         raise Skip("no mount of our own: not root, or a container")
     doc = json.loads(r.stdout)
     assert doc["limits"]["shared_memory"]["room_bytes"] <= 1 << 20, doc["limits"]
+    assert doc["choice"]["nodes_of_one_host"]["link"]["chosen"] == "shm"  # needs no folder
     assert find(doc, "/dev/shm", "notes")["command"].startswith("mount -o remount,")
-    assert doc["choice"]["nodes_of_one_host"]["link"]["chosen"] == "shm"
+    os.environ["UCX_TLS"] = "posix"
+    try:
+        doc = document(before=own_shm)
+    finally:
+        del os.environ["UCX_TLS"]
+    assert doc["choice"]["nodes_of_one_host"]["link"]["chosen"] == "UCX: posix"
+    assert find(doc, "/dev/shm")["command"].startswith("mount -o remount,")
 
 
 @test
 def an_address_and_a_device():
-    doc = document("-a", str(ipaddress.ip_address("192.0.2.1")), "-d", "no_such_device")
+    doc = document("-a", str(ipaddress.ip_address("192.0.2.1")), "--rdma", "device=no_such_device")
     assert doc["rdma"]["chosen"] == "none"
     if doc["rdma"]["devices"]:
         assert "no_such_device" in doc["rdma"]["reason"]
+
+
+@test
+def rdma_options():
+    assert document("--rdma", "device=no_such_device,port=1,gid=3")["rdma"]["chosen"] == "none"
+    r = run("--rdma", "devize=x")
+    assert r.returncode == 2 and "devize" in r.stderr, r
 
 
 print(f"{passed} passed, {failed} failed, {skipped} skipped")
