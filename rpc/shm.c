@@ -87,7 +87,7 @@ static atomic_bool lines_said[LINES];
 static bool wake(struct worker *w, const struct sockaddr_un *to, socklen_t len)
 {
 	return sendto(w->sock, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)to, len) == 1 ||
-	       nu_sys_errno == ECONNREFUSED || nu_sys_errno == ENOENT;
+	       nu_sys_errno == ECONNREFUSED;
 }
 
 static inline void wake_reader(struct worker *w, struct tx *t)
@@ -175,9 +175,13 @@ static void introduce(struct worker *w, struct tx *t)
 		}
 	}
 	err = give_ring(w, t);
-	/* Full, for now; or it has left, and has said good-bye or will be declared dead. */
-	if (err && err != -EAGAIN && err != -ECONNREFUSED && err != -ENOENT)
+	if (err == -ECONNREFUSED) {
+		/* Its socket is gone: it has left before we had anything to say to it, or will be declared dead. */
+		atomic_store_explicit(&nu_peers[t->conn->node].leaving, true, memory_order_relaxed);
+		nu_wire_broken(t->conn, t, -ECONNRESET);
+	} else if (err && err != -EAGAIN) { /* full, for now */
 		say_once(LINE_GIVE, w->core, "cannot give shared memory away", err);
+	}
 }
 
 /* A reader that has no descriptor left loses what it is sent: the matter is done when it has been there. */
@@ -302,12 +306,10 @@ static int shm_connect(unsigned core, const void *addr, size_t len, struct nu_co
 
 static void shm_close(unsigned core, void *ep)
 {
-	struct worker *w = &workers[core];
 	struct tx *t = ep;
 
 	if (t->ring.shared) {
-		atomic_store(&t->ring.shared->ended, 1);
-		wake_reader(w, t);
+		atomic_store(&t->ring.shared->ended, 1); /* seen when the reader next looks around */
 		nu_ring_unmap(&t->ring);
 	}
 	if (t->fd >= 0)

@@ -11,7 +11,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define STOP_S_MAX 2 /* that a core may take to leave */
+#define STOP_S_MAX 2 /* that a core may take to leave its threads */
+#define CLOSE_S_MAX                                                                                          \
+	15 /* and then its pollers to say good-bye: many nodes that stop at once share few processors */
 
 #ifdef __clang__
 #define NOINLINE __attribute__((noinline))
@@ -257,6 +259,7 @@ static void *core_main(void *arg)
 	syscall(SYS_futex, &nu_sched.nstarted, 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0);
 	if (!err)
 		nu_core_loop(c);
+	atomic_store(&c->leaving, true);
 	stop_pollers(c, n);
 	sigaltstack(&c->old_alt_stack,
 		    NULL); /* AddressSanitizer unmaps what it finds there, thinking it its own */
@@ -435,11 +438,17 @@ static unsigned core_zero(void)
  * ThreadSanitizer does not know pthread_clockjoin_np(). */
 static int core_join(struct nu_core *c, const struct timespec *until)
 {
+	struct timespec later = *until;
 	struct nu_thread *t;
+	int err;
 
 	if (!c->has_kthread)
 		return 0;
-	if (!pthread_timedjoin_np(c->pthread, NULL, until)) {
+	err = pthread_timedjoin_np(c->pthread, NULL, until);
+	later.tv_sec += CLOSE_S_MAX;
+	if (err && atomic_load(&c->leaving))
+		err = pthread_timedjoin_np(c->pthread, NULL, &later);
+	if (!err) {
 		c->has_kthread = false;
 		return 0;
 	}

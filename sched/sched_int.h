@@ -90,6 +90,7 @@ struct nu_core {
 
 	pthread_t pthread;
 	bool has_kthread;
+	atomic_bool leaving; /* its threads; its pollers say good-bye */
 	pid_t tid;
 	void *alt_stack;
 	stack_t old_alt_stack;
