@@ -13,7 +13,7 @@
 
 #define STOP_S_MAX 2 /* that a core may take to leave its threads */
 #define CLOSE_S_MAX                                                                                          \
-	15 /* and then its pollers to say good-bye: many nodes that stop at once share few processors */
+	15 /* and to say good-bye: many nodes that stop at once share few processors */
 
 #ifdef __clang__
 #define NOINLINE __attribute__((noinline))
@@ -446,7 +446,7 @@ static int core_join(struct nu_core *c, const struct timespec *until)
 		return 0;
 	err = pthread_timedjoin_np(c->pthread, NULL, until);
 	later.tv_sec += CLOSE_S_MAX;
-	if (err && atomic_load(&c->leaving))
+	if (err && (atomic_load(&c->leaving) || !atomic_load(&c->current)))
 		err = pthread_timedjoin_np(c->pthread, NULL, &later);
 	if (!err) {
 		c->has_kthread = false;
