@@ -165,6 +165,8 @@ static int claim_bind(struct nu_lane *l, void *arg)
 	if (err)
 		return -err;
 	b->lane = nu_offer_lane(l);
+	/* Some providers tell the device which window it is by the key that it has now. */
+	b->window->mw->rkey = b->window->rkey;
 	b->window->rkey = b->rkey;
 	nu_list_add_tail(&l->windows, &b->window->link);
 	return 0;
@@ -174,13 +176,11 @@ static int bind_on(struct nu_lane *l, struct ibv_mr *mr, uint64_t address, size_
 		   struct nu_offer_piece *piece_p)
 {
 	struct binding b = {.window = window_get()};
-	uint32_t before;
 	int ret;
 
 	if (!b.window)
 		return -ENOMEM;
-	before = b.window->rkey;
-	b.rkey = ibv_inc_rkey(before);
+	b.rkey = ibv_inc_rkey(b.window->rkey);
 	b.wr = (struct ibv_send_wr){.opcode = IBV_WR_BIND_MW};
 	b.wr.bind_mw.mw = b.window->mw;
 	b.wr.bind_mw.rkey = b.rkey;
