@@ -183,6 +183,8 @@ static void prepare_run(void *self, void *args, void *result, struct nu_out *out
 		if (!ret)
 			ret = adopt_ahead(p, a);
 		if (!ret)
+			ret = nu_reader_connect((unsigned)a->from);
+		if (!ret)
 			ret = nu_fault(NU_FAULT_MOVE_RESERVED);
 		if (ret) {
 			give_up(p);

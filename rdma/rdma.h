@@ -33,6 +33,9 @@ struct nu_reader_ops {
 	bool by_offer;
 	/* Whether node @peer can be read so. 0, or a negative errno with the reason in @why. */
 	int (*probe)(unsigned peer, char *why, size_t why_len);
+	/* By_offer: what can be made ready for reading @peer, before anything waits for it; NULL: nothing. Thread context;
+	 * blocks. -EHOSTDOWN, -EHOSTUNREACH, -EACCES, -ENOMEM. */
+	int (*connect)(unsigned peer);
 	/* Reads all pieces, or fails: -EHOSTDOWN the peer is gone, -EPERM, -EIO; nothing is under way any more when it
 	 * returns. Thread context. cma: the kernel thread blocks for the time of the copy; others let threads run. */
 	int (*read)(unsigned peer, const struct nu_piece *pieces, unsigned npieces);
@@ -49,6 +52,7 @@ extern const struct nu_reader_ops nu_reader_cma, nu_reader_verbs, nu_reader_am, 
 
 /* Probes the readers for each peer; @wanted: NULL or "auto", or a name. After every peer's card has been set. */
 int __must_check nu_reader_init(const char *wanted);
+int __must_check nu_reader_connect(unsigned peer);
 int __must_check nu_reader_read(unsigned peer, const struct nu_piece *pieces, unsigned npieces);
 const char *nu_reader_name(unsigned peer);
 /* How @peer must offer what this node shall read: a number that nu_reader_of_kind() knows there; 0: it need not. */
@@ -94,7 +98,10 @@ extern const struct nu_pool_ops nu_verbs_pool_ops;
 int __must_check nu_verbs_card(void **blob_p, size_t *len_p);
 /* @len 0: that peer has no device. -EBADMSG. */
 int __must_check nu_verbs_set_peer(unsigned node, const void *blob, size_t len);
-/* The peer is dead, or its reads must end: its queue pairs are torn down; when this returns it reads nothing any more. */
+/*
+ * The peer is dead (nu_node.dead says so by then), or its reads must end: its queue pairs are torn down; when this returns
+ * it reads nothing any more. If it lives, they are made anew when somebody needs them.
+ */
 void nu_verbs_peer_dead(unsigned node);
 
 /*

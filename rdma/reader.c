@@ -69,6 +69,13 @@ int nu_reader_init(const char *wanted)
 	return 0;
 }
 
+int nu_reader_connect(unsigned peer)
+{
+	if (peer >= NU_MAX_NODES || !chosen[peer])
+		return -ENODEV;
+	return chosen[peer]->connect ? chosen[peer]->connect(peer) : 0;
+}
+
 int nu_reader_read(unsigned peer, const struct nu_piece *pieces, unsigned npieces)
 {
 	if (peer >= NU_MAX_NODES || !chosen[peer])

@@ -70,12 +70,12 @@ static int choose(const struct nu_rdma_options *o, const char *wished, char addr
 	int ret = nu_rdma_devices_list(&list, why, sizeof(why));
 
 	if (ret) {
-		nu_warn("no RDMA: %s", why);
+		nu_info("no RDMA: %s", why);
 		return -ENODEV;
 	}
 	ret = nu_rdma_choose(&list, o, wished, &choice);
 	if (ret) {
-		nu_warn("no RDMA: %s", choice.reason);
+		nu_info("no RDMA: %s", choice.reason);
 	} else {
 		const struct nu_rdma_candidate *c = choice.chosen;
 
@@ -246,6 +246,14 @@ void nu_verbs_close(void)
 		free(atomic_exchange(&nu_verbs.peers[n], NULL));
 }
 
+const char *nu_verbs_device(void)
+{
+	static char text[80];
+
+	snprintf(text, sizeof(text), "%s:%u", nu_verbs.device, nu_verbs.port);
+	return nu_verbs.open ? text : NULL;
+}
+
 /* ---- peers ---- */
 
 int nu_verbs_card(void **blob_p, size_t *len_p)
@@ -341,7 +349,6 @@ void nu_verbs_peer_dead(unsigned node)
 
 	if (!p)
 		return;
-	__atomic_store_n(&p->gone, true, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < NU_LANES_MAX; i++) {
 		nu_lock_acquire(&p->in[i].lock);
 		nu_lane_cut(&p->in[i], -EHOSTDOWN);

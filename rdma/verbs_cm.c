@@ -89,9 +89,7 @@ static void clear_away(struct nu_lane *l)
 
 static bool peer_gone(const struct nu_lane *l)
 {
-	struct nu_verbs_peer *p = nu_verbs_peer(l->node);
-
-	return !p || __atomic_load_n(&p->gone, __ATOMIC_RELAXED) || nu_verbs_is_dead(l->node);
+	return nu_verbs_is_dead(l->node);
 }
 
 /* Those who wait are told, and may want it again. */
@@ -288,7 +286,7 @@ static enum nu_hello_check may_accept(struct rdma_cm_id *id, const struct nu_hel
 {
 	struct nu_verbs_peer *p = nu_verbs_peer(h->from);
 
-	if (!p || __atomic_load_n(&p->gone, __ATOMIC_RELAXED) || nu_verbs_is_dead(h->from))
+	if (nu_verbs_is_dead(h->from))
 		return NU_HELLO_NODE;
 	if (!same_host(rdma_get_peer_addr(id), &p->address))
 		return NU_HELLO_ADDRESS;

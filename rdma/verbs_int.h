@@ -109,7 +109,6 @@ struct nu_lane {
 /* A peer's device, by its card. */
 struct nu_verbs_peer {
 	bool known;
-	bool gone;    /* dead: no more connections */
 	char why[96]; /* not known: why it cannot be read */
 	uint64_t nonce;
 	struct sockaddr_storage address;

@@ -219,7 +219,7 @@ int nu_verbs_offer(unsigned to, const struct nu_extent *e, size_t len_bytes, str
 
 	if (!nu_verbs.open || !p || !p->known || p->why[0] || atomic_load(&nu_verbs.removed))
 		return -ENODEV;
-	if (nu_verbs_is_dead(to) || __atomic_load_n(&p->gone, __ATOMIC_RELAXED))
+	if (nu_verbs_is_dead(to))
 		return -EHOSTDOWN;
 	if (!len_bytes || len_bytes > e->len_bytes || nu_region_find(e->home, len_bytes, &mr))
 		return -EINVAL;

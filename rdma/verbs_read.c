@@ -103,7 +103,7 @@ static int check_peer(unsigned node, struct nu_verbs_peer **p_p)
 	if (!nu_verbs.open || !p || !p->known || p->why[0] || atomic_load(&nu_verbs.removed))
 		return -ENODEV;
 	*p_p = p;
-	return nu_verbs_is_dead(node) || __atomic_load_n(&p->gone, __ATOMIC_RELAXED) ? -EHOSTDOWN : 0;
+	return nu_verbs_is_dead(node) ? -EHOSTDOWN : 0;
 }
 
 int nu_verbs_connect(unsigned node)
@@ -344,7 +344,13 @@ static int verbs_probe(unsigned peer, char *why, size_t why_len)
 	return 0;
 }
 
-const struct nu_reader_ops nu_reader_verbs = {.name = "verbs",
-					      .by_offer = true,
-					      .probe = verbs_probe,
-					      .read = verbs_read};
+const struct nu_reader_ops nu_reader_verbs = {
+	.name = "verbs",
+	.by_offer = true,
+	.probe = verbs_probe,
+	.connect = nu_verbs_connect,
+	.read = verbs_read,
+	.offer = nu_verbs_offer,
+	.withdraw = nu_verbs_withdraw,
+	.cut = nu_verbs_peer_dead,
+};
