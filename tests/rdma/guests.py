@@ -21,6 +21,7 @@ import tempfile
 import time
 
 import image
+import ticks
 
 HERE = pathlib.Path(__file__).resolve().parent
 FORWARDED = ("NU_", "UCX_", "RDMAV_")
@@ -146,7 +147,8 @@ class Guest:
 
     def append(self):
         # nokaslr: the kernel is not relocated when booted unpacked. notests, blacklist, rodata: slow under emulation.
-        return (f"console=ttyS0 quiet panic=-1 oops=panic mitigations=off nowatchdog nokaslr tsc=reliable no_timer_check "
+        clock = f"tsc=reliable tsc_early_khz={self.rig.tsc_khz}" if self.rig.tsc_khz else "clocksource=hpet"
+        return (f"console=ttyS0 quiet panic=-1 oops=panic mitigations=off nowatchdog nokaslr {clock} no_timer_check "
                 f"random.trust_cpu=on cryptomgr.notests rodata=off net.ifnames=0 NODE={self.node} initcall_blacklist="
                 "crypto_kdf108_init,init_blk_tracer,load_system_certificate_list,i8042_init,init_ima,init_zswap")
 
@@ -256,6 +258,7 @@ class Rig:
         self.end = secrets.token_hex(16)
         self.prefix = options.nodes > 1 and options.run_on == "all"
         self.selector = selectors.DefaultSelector()
+        self.tsc_khz = ticks.tsc_khz()
         self.guests, self.begin, self.up_after = [], time.monotonic(), None
 
     def run(self):

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""The tests of run.py, within guests. usage: guest.py BUILD one|two [NAME...], on the first guest of the run
+
+Under emulation everything takes ten to twenty times as long as on the host: the limits here are for that, and for a busy
+host on top; nothing is measured.
+"""
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+BUILD = pathlib.Path(sys.argv[1])
+LAUNCH, INFO, KVSTORE = BUILD / "ctrl/nu_launch", BUILD / "ctrl/nu_info", BUILD / "samples/kvstore"
+UNIT = BUILD / "tests/test_rdma_verbs"
+tests = {"one": [], "two": []}
+
+
+class Fail(Exception):
+    pass
+
+
+class Skip(Exception):
+    pass
+
+
+def test(run):
+    return lambda fn: tests[run].append(fn)
+
+
+def check(good, why):
+    if not good:
+        raise Fail(why)
+
+
+def output(*cmd, limit=120, env=None, status=0):
+    """What a command says, on both streams. A status other than the one expected (None: any) fails the test."""
+    line = ["env", *[f"{k}={v}" for k, v in (env or {}).items()], *map(str, cmd)]
+    try:
+        r = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit)
+    except subprocess.TimeoutExpired as e:
+        raise Fail(f"still ran after {limit} s: {' '.join(line[1:])}\n{(e.stdout or b'').decode(errors='replace')}") from e
+    text = r.stdout.decode(errors="replace")
+    if status is not None:
+        check(r.returncode == status, f"status {r.returncode}: {' '.join(line[1:])}\n{text}")
+    return text
+
+
+def poll(what, condition, limit=60):
+    end = time.monotonic() + limit
+    while not condition():
+        check(time.monotonic() < end, f"{what}: not within {limit} s")
+        time.sleep(0.1)
+
+
+def on(node, *cmd, **kw):
+    return output("ssh", f"nu{node}", *cmd, **kw)
+
+
+def port_state():
+    return re.search(r"state:\s+(\w+)", output("ibv_devinfo", "-d", "rxe0")).group(1)
+
+
+def answers():
+    return subprocess.run(["busybox", "ping", "-c1", "-W1", "nu2"], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def need_verbs():
+    if not UNIT.exists():
+        raise Skip("this build has no reader by verbs")
+
+
+# ---- one guest ----
+
+@test("one")
+def device_is_active():
+    check(port_state() == "PORT_ACTIVE", f"rxe0 is {port_state()}")
+    text = output("ibv_devinfo", "-v", "-d", "rxe0")
+    check("GID[" in text, "rxe0 has no GID\n" + text)
+
+
+@test("one")
+def nu_info_finds_the_device():
+    told = json.loads(output(INFO, "-j"))
+    check("rxe0" in json.dumps(told["rdma"]), json.dumps(told["rdma"], indent=1))
+
+
+@test("one")
+def unit_tests_on_a_device():
+    need_verbs()
+    with tempfile.TemporaryDirectory() as tmp:
+        report = pathlib.Path(tmp) / "report.json"
+        text = output(UNIT, f"--json={report}", "--jobs=1", limit=250, status=None)
+        cases = [t for s in json.loads(report.read_text())["test_suites"] for t in s["tests"]]
+    bad = [t["name"] for t in cases if t["status"] != "PASSED"]
+    check(cases and not bad, f"{', '.join(bad) or 'no tests'}\n{text}")
+
+
+# ---- two guests ----
+
+@test("two")
+def hosts_reach_each_other():
+    poll("nu2 answers", answers)
+    check(on(2, "hostname").strip() == "nu2", "ssh nu2 is not at nu2")
+    check("unlimited" in on(2, "ulimit -l"), "ulimit -l is not unlimited behind ssh")
+
+
+@test("two")
+def reads_between_hosts():
+    """RDMA READ by the tool that others are measured with"""
+    bw = ["ib_read_bw", "-F", "-d", "rxe0", "-s", "65536", "-n", "50"]
+    with subprocess.Popen(["ssh", "nu2", *bw], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
+        try:
+            poll("ib_read_bw listens", lambda: ":18515" in on(2, "ss -ltn"))
+            text = output(*bw, "nu2")
+            check(re.search(r"^ *65536 +50 +", text, re.M), text)
+            server.wait(60)
+        finally:
+            server.kill()
+
+
+@test("two")
+def cable_pulled():
+    for node, back in (1, lambda: port_state() == "PORT_ACTIVE"), (2, lambda: True):
+        output("rig", "link", node, "down")
+        poll(f"nu2 is away while the cable of nu{node} is out", lambda: not answers())
+        if node == 1:
+            poll("the port is down", lambda: port_state() == "PORT_DOWN")
+        output("rig", "link", node, "up")
+        poll(f"nu2 is back when the cable of nu{node} is in", lambda: answers() and back())
+    check("not understood" in output("rig", "link", 3, "down", status=1), "a cable of no guest")
+
+
+@test("two")
+def loss_and_delay():
+    """the kernel's netem, which other tests rely on"""
+    netem(2, "delay 50ms")
+    try:
+        text = output("busybox", "ping", "-c3", "-W10", "nu2")
+        took = float(re.search(r"min/avg/max = ([\d.]+)", text).group(1))
+        check(took >= 50, f"a delay of 50 ms is one of {took} ms\n{text}")
+    finally:
+        no_netem(2)
+
+
+def netem(node, what):
+    on(node, f"tc qdisc replace dev eth0 root netem {what}")
+
+
+def no_netem(node):
+    on(node, "tc qdisc del dev eth0 root")
+
+
+def kvstore(*options, **kw):
+    records = pathlib.Path("/tmp/records")
+    records.write_text("".join(f"key{i}\tvalue {i}\n" for i in range(400)))
+    on(2, f"test -e {records} || seq 0 399 | sed 's/.*/key&\\tvalue &/' >{records}")
+    text = output(LAUNCH, "--hosts", "nu1,nu2", "--cores", "2", "--mem", "256M", "--time-out", "140", *options, KVSTORE,
+                  "--file", records, "--shards", "12", "--clients", "2", "--seconds", "10", "--drain", "1@2", "--restore",
+                  "1@5", "--plot", "none", limit=160, **kw)
+    return text
+
+
+@test("two")
+def demo_over_two_hosts():
+    """the key-value store, one host of which is emptied under load"""
+    kvstore()
+
+
+# ----
+
+def panic():
+    """The last thing: how the rig reports it is run.py's to check."""
+    print("two: all done", flush=True)
+    subprocess.run(["ssh", "nu2", "echo c >/proc/sysrq-trigger"], check=False, timeout=60)
+    time.sleep(60) # the rig ends with the guest
+
+
+def main():
+    run, names = sys.argv[2], sys.argv[3:]
+    for fn in tests[run]:
+        if names and fn.__name__ not in names:
+            continue
+        name, begin = f"{run}: {fn.__name__.replace('_', ' ')}", time.monotonic()
+        try:
+            fn()
+            print(f"ok {name}, {time.monotonic() - begin:.0f} s", flush=True)
+        except Skip as e:
+            print(f"SKIP {name}: {e}", flush=True)
+        except Fail as e:
+            print(f"FAIL {name}: {e}", flush=True)
+        except Exception as e:  # a test's own mistake
+            print(f"FAIL {name}: {type(e).__name__}: {e}", flush=True)
+    if run == "two":
+        panic()
+    print(f"{run}: all done", flush=True)
+    return 3 # so that the rig has a status to pass on
+
+
+sys.exit(main())
