@@ -88,11 +88,16 @@ void nu_links_fini(void)
 const struct nu_link_ops *nu_link_choose(unsigned node, uint32_t theirs)
 {
 	const struct nu_link_ops *l = nu_links[0];
-	const char *why = "of --transport";
+	const char *why = "--transport says so", *others = "";
 
 	if (by_host && node != nu_node.self) {
-		l = is_here(node) ? here_link : &nu_tcp_link;
-		why = is_here(node) ? "it is on this host" : "it is on another host";
+		bool here = is_here(node);
+
+		l = here ? here_link : &nu_tcp_link;
+		why = here ? "it is on this host" : "it is on another host";
+		others = here ? "; TCP is slower"
+			      : "; shared memory ends at the host, UCX over RDMA is used if --transport asks "
+				"for it";
 	} else if (nu_node.hosts <= 1) {
 		why = "all nodes are on this host";
 	}
@@ -101,7 +106,8 @@ const struct nu_link_ops *nu_link_choose(unsigned node, uint32_t theirs)
 		return NULL;
 	}
 	if (node != nu_node.self)
-		nu_info("node %u on host %u: %s, since %s", node, nu_node.host_of[node], l->name, why);
+		nu_info("node %u on host %u: %s, since %s%s", node, nu_node.host_of[node], l->name, why,
+			others);
 	return l;
 }
 
