@@ -10,6 +10,12 @@ static const struct {
 	int (*run)(const struct perf_options *o);
 } tests[] = {
 	{"switch", "two threads yield to each other", perf_switch},
+	{"spawn", "a thread is started and joined, beside a switch both ways", perf_spawn},
+	{"sync", "a free mutex, beside the C library's; one handed to a waiting thread, beside a switch",
+	 perf_sync},
+	{"alloc",
+	 "malloc and free of -s bytes in a proclet, one by one and by the thousand, beside mimalloc's",
+	 perf_alloc},
 	{"call_local", "call of a proclet on this node, beside a plain indirect call", perf_call_local},
 	{"call_lat", "round trip of a call with -s bytes each way to a proclet on node 1, beside UCX's",
 	 perf_call_lat},
@@ -83,5 +89,6 @@ int main(int argc, char **argv)
 	if (argc == 6 && !strcmp(argv[1], "--raw-am"))
 		return perf_raw_main(argv + 2);
 	perf_apply_cores(argc, argv);
+	perf_alloc_load(argc, argv);
 	return nu_run(argc, argv, perf_main, &options);
 }

@@ -100,6 +100,11 @@ int perf_raw_main(char **argv);
 
 /* ---- the tests ---- */
 int perf_switch(const struct perf_options *o);
+int perf_spawn(const struct perf_options *o);
+int perf_sync(const struct perf_options *o);
+int perf_alloc(const struct perf_options *o);
+/* In main(), since a program opens no libraries later: the allocators that it is measured beside. */
+void perf_alloc_load(int argc, char **argv);
 int perf_call_local(const struct perf_options *o);
 int perf_call_lat(const struct perf_options *o);
 int perf_call_rate(const struct perf_options *o);
