@@ -236,6 +236,13 @@ void nu_node_defaults(struct nu_node *n);
 /* Whether @pc lies in the program's own code: there a thread may be interrupted and moved, there malloc means the
  * proclet's heap. The runtime, the C library and other libraries are not movable. Any context, signal-safe. */
 bool nu_image_movable(const void *pc);
+/* Its first range, unless libnu's code is part of that: set before threads run. */
+extern uintptr_t nu_image_code_start __attribute__((visibility("hidden")));
+extern uintptr_t nu_image_code_bytes __attribute__((visibility("hidden")));
+static inline bool nu_image_has(const void *pc)
+{
+	return likely((uintptr_t)pc - nu_image_code_start < nu_image_code_bytes) || nu_image_movable(pc);
+}
 /* Finds the program's code and data. @image from nu_run(). */
 int __must_check nu_image_init(const struct nu_image *image);
 /* Whether @m is a method descriptor of the program or of libnu (a peer's word is checked before it is used). */
@@ -484,6 +491,21 @@ void nu_proclet_unmap(struct nu_proclet *p);
 void nu_proclet_for_each(void (*fn)(struct nu_proclet *p, void *arg), void *arg);
 
 /* ---- who runs: owned here, filled in by sched ---- */
+
+/*
+ * The calling kernel thread's core: the beginning of sched/'s struct of it, and of a thread's; NULL: it is none. Read by
+ * NU_TLS_LOAD() only.
+ */
+struct nu_here {
+	struct nu_thread *_Atomic current;
+	unsigned index;
+};
+struct nu_runs {
+	void *sp;
+	uint32_t running, state;
+	struct nu_proclet *proclet;
+};
+extern __thread struct nu_here *nu_here __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 /* The proclet whose heap the calling thread allocates from; NULL: the C library's. Any context. */
 extern struct nu_proclet *(*nu_current_proclet_fn)(void);

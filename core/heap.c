@@ -20,7 +20,7 @@ static const uint16_t class_bytes[NU_HEAP_CLASSES] = {
 #undef S
 /* ceil(2^64 / size): n is a multiple of the size if and only if n * this, modulo 2^64, is below this. */
 #define M(c) (UINT64_MAX / NU_HEAP_CLASS_BYTES(c) + 1)
-static const uint64_t class_magic[NU_HEAP_CLASSES] = {
+const uint64_t nu_heap_class_magic[NU_HEAP_CLASSES] = {
 	M(0),  M(1),  M(2),  M(3),  M(4),  M(5),  M(6),	 M(7),	M(8),  M(9),  M(10), M(11), M(12), M(13),
 	M(14), M(15), M(16), M(17), M(18), M(19), M(20), M(21), M(22), M(23), M(24), M(25), M(26), M(27),
 	M(28), M(29), M(30), M(31), M(32), M(33), M(34), M(35), M(36), M(37), M(38), M(39),
@@ -33,17 +33,6 @@ static_assert(NU_HEAP_CLASS_BYTES(NU_HEAP_CLASSES - 1) == NU_HEAP_SMALL_MAX, "th
 #define BIN_LIMIT_FIRST 8u
 #define BIN_FILL_FIRST	2u
 #define SLABS_SMALL	4u /* a class starts with this many short slabs, so that a small heap stays small */
-
-static inline unsigned class_of(size_t len)
-{
-	unsigned shift;
-
-	if (len <= 128)
-		return len ? (unsigned)(len - 1) >> 4 : 0;
-	len--;
-	shift = 63 - (unsigned)__builtin_clzl(len);
-	return 8 + (shift - 7) * 4 + ((unsigned)(len >> (shift - 2)) & 3);
-}
 
 static __attribute__((noreturn, cold, noinline)) void bad_free(const struct nu_heap *h, const void *ptr,
 							       const char *what)
@@ -278,36 +267,6 @@ static struct nu_heap_obj *class_give(struct nu_heap *h, unsigned cls, struct nu
 
 /* ---- caches ---- */
 
-static inline struct nu_heap_cache *cache_of(const struct nu_heap *h, unsigned core)
-{
-	return likely(core < NU_MAX_CORES) ? h->caches[core] : NULL;
-}
-
-/* The counts are written by their core alone, and read by whoever adds them up. */
-static inline void bin_set_count(struct nu_heap_bin *b, uint32_t count)
-{
-	__atomic_store_n(&b->count, count, __ATOMIC_RELAXED);
-}
-
-static inline void *bin_pop(const struct nu_heap *h, struct nu_heap_bin *b)
-{
-	struct nu_heap_obj *o = b->first;
-
-	check_mark(h, o);
-	b->first = o->next;
-	bin_set_count(b, b->count - 1);
-	o->key = 0;
-	return o;
-}
-
-static inline void bin_push(struct nu_heap *h, struct nu_heap_bin *b, struct nu_heap_obj *o)
-{
-	o->next = b->first;
-	o->key = NU_HEAP_KEY(h);
-	b->first = o;
-	bin_set_count(b, b->count + 1);
-}
-
 static unsigned bin_max(unsigned cls)
 {
 	size_t n = BIN_BYTES_MAX / class_bytes[cls];
@@ -322,7 +281,7 @@ static struct nu_heap_cache *cache_create(struct nu_heap *h, unsigned core)
 
 	if (core >= nu_node.cores || core >= NU_MAX_CORES)
 		return NULL;
-	if (!class_take(h, class_of(sizeof(*cache)), 1, &o))
+	if (!class_take(h, nu_heap_class_of(sizeof(*cache)), 1, &o))
 		return NULL;
 	cache = (struct nu_heap_cache *)o;
 	for (unsigned cls = 0; cls < NU_HEAP_CLASSES; cls++) {
@@ -346,7 +305,7 @@ static void cache_drain(struct nu_heap *h, struct nu_heap_cache *cache)
 
 		if (!n)
 			continue;
-		bin_set_count(b, 0);
+		nu_heap_bin_set(b, 0);
 		b->first = class_give(h, cls, b->first, n);
 	}
 }
@@ -362,7 +321,7 @@ static void cache_destroy(struct nu_heap *h, unsigned core)
 	cache_drain(h, cache);
 	h->caches[core] = NULL;
 	o->key = NU_HEAP_KEY(h);
-	class_give(h, class_of(sizeof(*cache)), o, 1);
+	class_give(h, nu_heap_class_of(sizeof(*cache)), o, 1);
 }
 
 /* ---- blocks ---- */
@@ -371,7 +330,7 @@ static void *large_alloc(struct nu_heap *h, size_t len, size_t align, unsigned c
 {
 	size_t npages = (len + NU_HEAP_PAGE_BYTES - 1) >> NU_HEAP_PAGE_SHIFT;
 	size_t align_pages = align <= NU_HEAP_PAGE_BYTES ? 1 : align >> NU_HEAP_PAGE_SHIFT;
-	struct nu_heap_cache *cache = cache_of(h, core);
+	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
 	struct nu_heap_obj *o;
 	uint32_t page;
 
@@ -391,7 +350,7 @@ static void *large_alloc(struct nu_heap *h, size_t len, size_t align, unsigned c
 
 static __attribute__((noinline)) void *small_alloc_slow(struct nu_heap *h, unsigned cls, unsigned core)
 {
-	struct nu_heap_cache *cache = cache_of(h, core);
+	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
 	struct nu_heap_obj *o;
 	struct nu_heap_bin *b;
 	unsigned n, max = bin_max(cls);
@@ -400,12 +359,14 @@ static __attribute__((noinline)) void *small_alloc_slow(struct nu_heap *h, unsig
 		cache = cache_create(h, core);
 	if (cache) {
 		b = &cache->bins[cls];
+		if (unlikely(b->first))
+			bad_block(h, b->first);
 		n = class_take(h, cls, b->fill, &b->first);
-		bin_set_count(b, n);
+		nu_heap_bin_set(b, n);
 		if (n == b->fill && b->fill * 2 <= max)
 			b->fill = (uint16_t)(b->fill * 2);
 		if (n)
-			return bin_pop(h, b);
+			return nu_heap_bin_pop(h, b);
 		cache_drain(h, cache); /* may empty a slab, whose pages will do */
 	}
 	if (!class_take(h, cls, 1, &o))
@@ -416,17 +377,16 @@ static __attribute__((noinline)) void *small_alloc_slow(struct nu_heap *h, unsig
 
 static inline void *small_alloc(struct nu_heap *h, unsigned cls, unsigned core)
 {
-	struct nu_heap_cache *cache = cache_of(h, core);
+	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
+	void *ptr = likely(cache) ? nu_heap_bin_pop(h, &cache->bins[cls]) : NULL;
 
-	if (likely(cache && cache->bins[cls].first))
-		return bin_pop(h, &cache->bins[cls]);
-	return small_alloc_slow(h, cls, core);
+	return likely(ptr) ? ptr : small_alloc_slow(h, cls, core);
 }
 
 void *nu_heap_alloc(struct nu_heap *h, size_t len_bytes, unsigned core)
 {
 	if (likely(len_bytes <= NU_HEAP_SMALL_MAX))
-		return small_alloc(h, class_of(len_bytes), core);
+		return small_alloc(h, nu_heap_class_of(len_bytes), core);
 	return large_alloc(h, len_bytes, 1, core);
 }
 
@@ -440,7 +400,7 @@ void *nu_heap_alloc_aligned(struct nu_heap *h, size_t align, size_t len_bytes, u
 	if (align > NU_HEAP_PAGE_BYTES || len_bytes > NU_HEAP_SMALL_MAX)
 		return large_alloc(h, len_bytes ? len_bytes : 1, align, core);
 	/* Slabs begin at a page, so each block is aligned to any power of two that divides its size. */
-	cls = class_of(len_bytes < align ? align : len_bytes);
+	cls = nu_heap_class_of(len_bytes < align ? align : len_bytes);
 	while (class_bytes[cls] & (align - 1))
 		cls++;
 	return small_alloc(h, cls, core);
@@ -458,7 +418,7 @@ static bool list_has(const struct nu_heap_obj *list, const void *ptr)
 static __attribute__((cold, noinline)) void check_double_free(struct nu_heap *h, void *ptr, unsigned cls,
 							      unsigned core)
 {
-	struct nu_heap_cache *cache = cache_of(h, core);
+	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
 	struct nu_heap_class *c = &h->classes[cls];
 	uint32_t head = nu_heap_page(h, nu_heap_page_of(h, ptr))->head;
 	struct nu_heap_page *pg = nu_heap_page(h, head);
@@ -475,7 +435,7 @@ static __attribute__((cold, noinline)) void check_double_free(struct nu_heap *h,
 static __attribute__((noinline)) void small_free_slow(struct nu_heap *h, struct nu_heap_obj *o, unsigned cls,
 						      unsigned core)
 {
-	struct nu_heap_cache *cache = cache_of(h, core);
+	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
 	unsigned max = bin_max(cls), n;
 	struct nu_heap_bin *b;
 
@@ -487,14 +447,14 @@ static __attribute__((noinline)) void small_free_slow(struct nu_heap *h, struct 
 		return;
 	}
 	b = &cache->bins[cls];
-	if (b->count >= b->limit) {
+	if (b->count >= b->limit) { /* not, if it had a free block's mark by chance */
 		n = b->count / 2 + 1;
-		bin_set_count(b, b->count - n);
+		nu_heap_bin_set(b, b->count - n);
 		b->first = class_give(h, cls, b->first, n);
 		if (b->limit < max)
 			b->limit = (uint16_t)(b->limit * 2u < max ? b->limit * 2u : max);
 	}
-	bin_push(h, b, o);
+	nu_heap_bin_push(h, b, o);
 }
 
 static __attribute__((noinline)) void large_free(struct nu_heap *h, void *ptr, uint32_t page)
@@ -507,12 +467,11 @@ static __attribute__((noinline)) void large_free(struct nu_heap *h, void *ptr, u
 void nu_heap_free(struct nu_heap *h, void *ptr, unsigned core)
 {
 	struct nu_heap_obj *o = ptr;
-	struct nu_heap_cache *cache;
 	struct nu_heap_page *pg;
 	uint32_t page;
 	size_t off;
 
-	if (unlikely(!ptr))
+	if (unlikely(!ptr) || likely(nu_heap_free_quickly(h, ptr, core)))
 		return;
 	page = nu_heap_page_of(h, ptr);
 	if (unlikely(page == NU_HEAP_NIL))
@@ -523,15 +482,11 @@ void nu_heap_free(struct nu_heap *h, void *ptr, unsigned core)
 		return;
 	}
 	off = (uintptr_t)ptr - (uintptr_t)nu_heap_page_addr(h, pg->head);
-	if (unlikely(off * class_magic[pg->cls] >= class_magic[pg->cls]))
+	if (unlikely(off * nu_heap_class_magic[pg->cls] >= nu_heap_class_magic[pg->cls]))
 		bad_free(h, ptr, "inside a block");
 	if (unlikely(o->key == NU_HEAP_KEY(h)))
 		check_double_free(h, ptr, pg->cls, core);
-	cache = cache_of(h, core);
-	if (likely(cache && cache->bins[pg->cls].count < cache->bins[pg->cls].limit))
-		bin_push(h, &cache->bins[pg->cls], o);
-	else
-		small_free_slow(h, o, pg->cls, core);
+	small_free_slow(h, o, pg->cls, core);
 }
 
 size_t nu_heap_usable(struct nu_heap *h, const void *ptr)
@@ -594,7 +549,7 @@ static uint64_t class_cached(const struct nu_heap *h, unsigned cls)
 
 		if (cache) {
 			n += __atomic_load_n(&cache->bins[cls].count, __ATOMIC_RELAXED);
-			n += cls == class_of(sizeof(*cache));
+			n += cls == nu_heap_class_of(sizeof(*cache));
 		}
 	}
 	return n;

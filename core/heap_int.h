@@ -162,3 +162,85 @@ uint32_t nu_heap_run_alloc(struct nu_heap *h, uint32_t npages, uint32_t align_pa
 void nu_heap_run_free(struct nu_heap *h, uint32_t page);
 /* Sets up the pages of an empty heap. */
 void nu_heap_pages_init(struct nu_heap *h);
+
+/* ---- the hot path, for heap.c and malloc.c ---- */
+
+/* ceil(2^64 / size): n is a multiple of the size if and only if n * this, modulo 2^64, is below this. */
+extern const uint64_t nu_heap_class_magic[NU_HEAP_CLASSES] __attribute__((visibility("hidden")));
+
+static inline unsigned nu_heap_class_of(size_t len)
+{
+	unsigned shift;
+
+	if (len <= 128)
+		return len ? (unsigned)(len - 1) >> 4 : 0;
+	len--;
+	shift = 63 - (unsigned)__builtin_clzl(len);
+	return 8 + (shift - 7) * 4 + ((unsigned)(len >> (shift - 2)) & 3);
+}
+
+static inline struct nu_heap_cache *nu_heap_cache_of(const struct nu_heap *h, unsigned core)
+{
+	return likely(core < NU_MAX_CORES) ? h->caches[core] : NULL;
+}
+
+/* The counts are written by their core alone, and read by whoever adds them up. */
+static inline void nu_heap_bin_set(struct nu_heap_bin *b, uint32_t count)
+{
+	__atomic_store_n(&b->count, count, __ATOMIC_RELAXED);
+}
+
+/* NULL: there is none, or the first one's mark is not whole. */
+static inline void *nu_heap_bin_pop(const struct nu_heap *h, struct nu_heap_bin *b)
+{
+	struct nu_heap_obj *o = b->first;
+
+	if (unlikely(!o || o->key != NU_HEAP_KEY(h)))
+		return NULL;
+	b->first = o->next;
+	nu_heap_bin_set(b, b->count - 1);
+	o->key = 0;
+	return o;
+}
+
+static inline void nu_heap_bin_push(struct nu_heap *h, struct nu_heap_bin *b, struct nu_heap_obj *o)
+{
+	o->next = b->first;
+	o->key = NU_HEAP_KEY(h);
+	b->first = o;
+	nu_heap_bin_set(b, b->count + 1);
+}
+
+/* NULL: nu_heap_alloc() knows more. */
+static inline void *nu_heap_alloc_quickly(struct nu_heap *h, size_t len_bytes, unsigned core)
+{
+	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
+
+	if (unlikely(len_bytes > NU_HEAP_SMALL_MAX || !cache))
+		return NULL;
+	return nu_heap_bin_pop(h, &cache->bins[nu_heap_class_of(len_bytes)]);
+}
+
+/* False, and nothing was done: nu_heap_free() knows more. */
+static inline bool nu_heap_free_quickly(struct nu_heap *h, void *ptr, unsigned core)
+{
+	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
+	uint32_t page = nu_heap_page_of(h, ptr);
+	struct nu_heap_obj *o = ptr;
+	struct nu_heap_page *pg;
+	struct nu_heap_bin *b;
+	uint64_t magic;
+
+	if (unlikely(page == NU_HEAP_NIL || !cache))
+		return false;
+	pg = nu_heap_page(h, page);
+	if (unlikely(pg->kind != NU_PAGE_SLAB || o->key == NU_HEAP_KEY(h)))
+		return false;
+	magic = nu_heap_class_magic[pg->cls];
+	b = &cache->bins[pg->cls];
+	if (unlikely(((uintptr_t)ptr - (uintptr_t)nu_heap_page_addr(h, pg->head)) * magic >= magic ||
+		     b->count >= b->limit))
+		return false;
+	nu_heap_bin_push(h, b, o);
+	return true;
+}

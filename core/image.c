@@ -97,6 +97,10 @@ int nu_image_init(const struct nu_image *image)
 	own_methods = (struct range){(uintptr_t)__start_nu_methods, (uintptr_t)__stop_nu_methods};
 	if (image)
 		program_methods = (struct range){(uintptr_t)image->methods, (uintptr_t)image->methods_end};
+	if (n && own_code.start - code[0].start >= code[0].end - code[0].start) {
+		nu_image_code_start = code[0].start;
+		nu_image_code_bytes = code[0].end - code[0].start;
+	}
 	atomic_store_explicit(&ncode, n, memory_order_release);
 	return 0;
 }

@@ -12,6 +12,7 @@
  */
 #include "core/core.h"
 #include "core/fault.h"
+#include "core/heap_int.h"
 
 #include <dlfcn.h>
 #include <malloc.h>
@@ -44,13 +45,29 @@ NU_API int __asprintf_chk(char **str_p, int flag, const char *fmt, ...);
 NU_API int __vasprintf_chk(char **str_p, int flag, const char *fmt, va_list ap);
 NU_API ssize_t __getdelim(char **line_p, size_t *len_p, int delim, FILE *f);
 
-/* The proclet that code at @pc allocates for; NULL: the C library. Safe before anything is set up. */
-static inline struct nu_proclet *proclet_for(const void *pc)
+/* The proclet whose thread runs here, if it has a heap, and on which core. Safe before anything is set up. */
+static inline struct nu_proclet *current(unsigned *core_p)
 {
-	struct nu_proclet *(*current)(void) = nu_current_proclet_fn;
-	struct nu_proclet *p = likely(current != NULL) ? current() : NULL;
+	struct nu_proclet *(*fn)(void) = nu_current_proclet_fn;
+	struct nu_here *here;
+	struct nu_runs *t;
 
-	return p && p->heap && nu_image_movable(pc) ? p : NULL;
+	NU_TLS_LOAD(here, nu_here);
+	if (likely(here)) {
+		*core_p = here->index;
+		t = (struct nu_runs *)atomic_load_explicit(&here->current, memory_order_relaxed);
+		return likely(t && t->proclet->heap) ? t->proclet : NULL;
+	}
+	*core_p = nu_current_core_fn();
+	return fn ? fn() : NULL;
+}
+
+/* The proclet that code at @pc allocates for; NULL: the C library. */
+static inline struct nu_proclet *proclet_for(const void *pc, unsigned *core_p)
+{
+	struct nu_proclet *p = current(core_p);
+
+	return likely(p && p->heap && nu_image_has(pc)) ? p : NULL;
 }
 
 /* Names the proclet whose segment holds @ptr: the capacity is not known, so every size that would hold it is tried. */
@@ -79,9 +96,9 @@ static __attribute__((noreturn, cold, noinline)) void foreign_block(const struct
 }
 
 /* The heap of the current proclet, which @ptr (in the segment region) must be of. */
-static inline struct nu_heap *heap_of(const void *ptr)
+static inline struct nu_heap *heap_of(const void *ptr, unsigned *core_p)
 {
-	struct nu_proclet *p = nu_current_proclet_fn();
+	struct nu_proclet *p = current(core_p);
 
 	if (likely(p && p->heap && (uintptr_t)ptr - (uintptr_t)p->head < p->head->capacity_bytes))
 		return p->heap;
@@ -115,25 +132,52 @@ static inline void libc_free(void *ptr)
 	__libc_free(ptr);
 }
 
+static __attribute__((noinline)) void *libc_alloc(const void *pc, size_t len)
+{
+	return unlikely(fails(pc)) ? no_memory() : tracked(__libc_malloc(len), pc);
+}
+
+static __attribute__((noinline)) void *heap_alloc(struct nu_heap *h, size_t len, unsigned core)
+{
+	void *ptr = nu_heap_alloc(h, len, core);
+
+	return likely(ptr != NULL) ? ptr : no_memory();
+}
+
 static inline void *alloc_for(const void *pc, size_t len)
 {
-	struct nu_proclet *p = proclet_for(pc);
+	unsigned core;
+	struct nu_proclet *p = proclet_for(pc, &core);
 	void *ptr;
 
 	if (!p)
-		return unlikely(fails(pc)) ? no_memory() : tracked(__libc_malloc(len), pc);
-	ptr = nu_heap_alloc(p->heap, len, nu_current_core_fn());
-	return likely(ptr != NULL) ? ptr : no_memory();
+		return libc_alloc(pc, len);
+	ptr = nu_heap_alloc_quickly(p->heap, len, core);
+	return likely(ptr != NULL) ? ptr : heap_alloc(p->heap, len, core);
+}
+
+static __attribute__((noinline)) void free_slowly(void *ptr)
+{
+	unsigned core;
+	struct nu_heap *h;
+
+	if (!nu_addr_in_segments(ptr)) {
+		libc_free(ptr);
+		return;
+	}
+	h = heap_of(ptr, &core);
+	nu_heap_free(h, ptr, core);
 }
 
 static void *aligned_for(const void *pc, size_t align, size_t len)
 {
-	struct nu_proclet *p = proclet_for(pc);
+	unsigned core;
+	struct nu_proclet *p = proclet_for(pc, &core);
 	void *ptr;
 
 	if (!p)
 		return fails(pc) ? no_memory() : tracked(__libc_memalign(align, len), pc);
-	ptr = nu_heap_alloc_aligned(p->heap, align, len, nu_current_core_fn());
+	ptr = nu_heap_alloc_aligned(p->heap, align, len, core);
 	return ptr ? ptr : no_memory();
 }
 
@@ -152,8 +196,8 @@ static size_t libc_usable(void *ptr)
 
 static void *heap_realloc(void *ptr, size_t len)
 {
-	struct nu_heap *h = heap_of(ptr);
-	unsigned core = nu_current_core_fn();
+	unsigned core;
+	struct nu_heap *h = heap_of(ptr, &core);
 	size_t old = nu_heap_usable(h, ptr);
 	void *to;
 
@@ -189,6 +233,7 @@ static void *libc_realloc(const void *pc, void *ptr, size_t len)
 /* A libc block that the program resizes in a proclet (it came from a library) becomes one of the heap. */
 static void *realloc_for(const void *pc, void *ptr, size_t len)
 {
+	unsigned core;
 	size_t old;
 	void *to;
 
@@ -196,7 +241,7 @@ static void *realloc_for(const void *pc, void *ptr, size_t len)
 		return alloc_for(pc, len);
 	if (nu_addr_in_segments(ptr))
 		return heap_realloc(ptr, len);
-	if (!len || !proclet_for(pc))
+	if (!len || !proclet_for(pc, &core))
 		return libc_realloc(pc, ptr, len);
 	old = libc_usable(ptr);
 	to = alloc_for(pc, len);
@@ -216,16 +261,19 @@ NU_API void *ENTRY(malloc)(size_t len)
 
 NU_API void ENTRY(free)(void *ptr)
 {
-	if (!nu_addr_in_segments(ptr))
-		libc_free(ptr);
-	else
-		nu_heap_free(heap_of(ptr), ptr, nu_current_core_fn());
+	struct nu_proclet *p;
+	unsigned core;
+
+	p = nu_addr_in_segments(ptr) ? current(&core) : NULL;
+	if (unlikely(!p || !p->heap || !nu_heap_free_quickly(p->heap, ptr, core)))
+		free_slowly(ptr);
 }
 
 NU_API void *ENTRY(calloc)(size_t n, size_t size)
 {
 	const void *pc = __builtin_return_address(0);
-	struct nu_proclet *p = proclet_for(pc);
+	unsigned core;
+	struct nu_proclet *p = proclet_for(pc, &core);
 	size_t len;
 	void *ptr;
 
@@ -233,7 +281,7 @@ NU_API void *ENTRY(calloc)(size_t n, size_t size)
 		return fails(pc) ? no_memory() : tracked(__libc_calloc(n, size), pc);
 	if (__builtin_mul_overflow(n, size, &len))
 		return no_memory();
-	ptr = nu_heap_alloc(p->heap, len, nu_current_core_fn());
+	ptr = nu_heap_alloc(p->heap, len, core);
 	return ptr ? memset(ptr, 0, len) : no_memory();
 }
 
@@ -307,9 +355,11 @@ NU_API void *ENTRY(pvalloc)(size_t len)
 
 NU_API size_t ENTRY(malloc_usable_size)(void *ptr)
 {
+	unsigned core;
+
 	if (!ptr)
 		return 0;
-	return nu_addr_in_segments(ptr) ? nu_heap_usable(heap_of(ptr), ptr) : libc_usable(ptr);
+	return nu_addr_in_segments(ptr) ? nu_heap_usable(heap_of(ptr, &core), ptr) : libc_usable(ptr);
 }
 
 /* ---- what the C library would allocate for itself ---- */

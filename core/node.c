@@ -24,6 +24,9 @@ static unsigned first_core(void)
 	return 0;
 }
 
+__thread struct nu_here *nu_here;
+uintptr_t nu_image_code_start, nu_image_code_bytes; /* here, since tests have an image.c of their own */
+
 /* Until sched/ fills them in: no proclet runs, and everybody counts as core 0. */
 struct nu_proclet *(*nu_current_proclet_fn)(void) = no_proclet;
 unsigned (*nu_current_core_fn)(void) = first_core;

@@ -25,11 +25,14 @@
 
 struct nu_sched nu_sched;
 
-__thread struct nu_core *nu_core_here;
+_Static_assert(offsetof(struct nu_core, current) == offsetof(struct nu_here, current) &&
+		       offsetof(struct nu_core, index) == offsetof(struct nu_here, index) &&
+		       offsetof(struct nu_thread, proclet) == offsetof(struct nu_runs, proclet),
+	       "core/ knows how they begin");
 
 NOINLINE void nu_core_set(struct nu_core *c)
 {
-	nu_core_here = c;
+	nu_here = (struct nu_here *)c;
 }
 
 unsigned nu_core_self(void)

@@ -56,8 +56,9 @@ static inline void nu_san_core_start(struct nu_core *c)
 	c->kthread_fiber = __tsan_get_current_fiber();
 }
 
-static inline void nu_san_leave(struct nu_core *c, void **fake_p, struct nu_thread *from,
-				struct nu_thread *next)
+/* Not a function: what it entered on one fiber it would leave on the other. */
+static inline __attribute__((always_inline)) void nu_san_leave(struct nu_core *c, void **fake_p,
+							       struct nu_thread *from, struct nu_thread *next)
 {
 	bool born = false;
 	void *fiber = c->kthread_fiber;

@@ -46,6 +46,7 @@ struct nu_spares {
 struct nu_core {
 	/* The core's own kernel thread only (others look at `current`). What a switch touches. */
 	struct nu_thread *_Atomic current;
+	unsigned index;
 	struct nu_thread *next; /* picked, to be run by the scheduler's context */
 	struct nu_thread *dead; /* ended; to be freed by whoever runs next */
 	void *sched_sp;
@@ -53,7 +54,6 @@ struct nu_core {
 	uint64_t *stats; /* nu_stat_cores[index] */
 	uint32_t ticks;	 /* in units of 1 / NU_HANDOFF_TICKS of a switch */
 	atomic_uint preempt_req;
-	unsigned index;
 	atomic_uint sched_running; /* what the switch clears when the scheduler's context leaves */
 
 	/* Run queue: anybody, under lock. */
@@ -142,14 +142,12 @@ void *nu_switch_prepare(void *top);
 void nu_preempt_entry(int signo, siginfo_t *info, void *frame);
 
 /* ---- core.c, idle.c ---- */
-/* Read through nu_core_get() only. initial-exec: also safe in a signal handler. */
-extern __thread struct nu_core *nu_core_here __attribute__((tls_model("initial-exec"), visibility("hidden")));
 /* NULL on foreign kernel threads. */
 static inline struct nu_core *nu_core_get(void)
 {
 	struct nu_core *c;
 
-	NU_TLS_LOAD(c, nu_core_here);
+	NU_TLS_LOAD(c, nu_here);
 	return c;
 }
 void nu_core_set(struct nu_core *c);
