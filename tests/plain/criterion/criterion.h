@@ -78,10 +78,11 @@ void cr_redirect_stderr(void);
 	} while (0)
 #define PLAIN_FLOAT_EQ(a, b, eps) (((a) > (b) ? (a) - (b) : (b) - (a)) <= (eps))
 
-#define cr_skip(...)	    plain_skip(" " __VA_ARGS__)
-#define cr_skip_test(...)   plain_skip(" " __VA_ARGS__)
-#define cr_fail(...)	    PLAIN_CHECK(false, false, "fail", __VA_ARGS__)
-#define cr_assert_fail(...) PLAIN_CHECK(true, false, "fail", __VA_ARGS__)
+#define cr_skip(...)	      plain_skip(" " __VA_ARGS__)
+#define cr_skip_test(...)     plain_skip(" " __VA_ARGS__)
+#define cr_log_info(fmt, ...) fprintf(stderr, fmt "\n" __VA_OPT__(, ) __VA_ARGS__)
+#define cr_fail(...)	      PLAIN_CHECK(false, false, "fail", __VA_ARGS__)
+#define cr_assert_fail(...)   PLAIN_CHECK(true, false, "fail", __VA_ARGS__)
 
 #define cr_assert(cond, ...)		    PLAIN_CHECK(true, cond, #cond, __VA_ARGS__)
 #define cr_assert_not(cond, ...)	    PLAIN_CHECK(true, !(cond), "!(" #cond ")", __VA_ARGS__)
