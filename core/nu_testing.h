@@ -10,6 +10,23 @@
 /* Reads @len_bytes at @remote of node @node's memory into @local, one-sidedly, by the reader chosen for that pair.
  * Errors: -ENODEV no reader; -EIO; -EHOSTDOWN. */
 NU_API int __must_check nu_testing_read(unsigned node, void *local, const void *remote, size_t len_bytes);
+/*
+ * Memory of node @node to be read again and again by any reader, those by offers too, and memory here to read it into.
+ * A reader without offers (am refuses all but heaps and stacks) is given @remote, as many bytes of a proclet there.
+ * Context: a proclet's thread; may switch. Errors: -EINVAL, -ENOMEM, -ENOSPC too many there; as nu_testing_read().
+ */
+struct nu_testing_source {
+	void *local; /* what was read */
+	size_t len_bytes, local_bytes;
+	uint64_t address;
+	uint32_t rkey, lane;
+	unsigned node, slot;
+	bool by_offer;
+};
+NU_API int __must_check nu_testing_source_open(unsigned node, size_t len_bytes,
+					       struct nu_testing_source *s_p);
+NU_API int __must_check nu_testing_source_read(const struct nu_testing_source *s, const void *remote);
+NU_API int nu_testing_source_close(struct nu_testing_source *s);
 /* Name of the reader for @node ("cma"), and of the transport of the calling core's connection to it ("shm/ring"). */
 NU_API const char *nu_testing_reader(unsigned node);
 NU_API int __must_check nu_testing_transport(unsigned node, char *buf, size_t len);

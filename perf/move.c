@@ -94,25 +94,26 @@ static int read_case(const struct perf_options *o, const struct perf_case *c)
 			       .size_bytes = size,
 			       .limit_name = "memcpy",
 			       .reader = nu_testing_reader(1)};
+	struct nu_testing_source source = {0};
 	struct nu_options there = {.node = NU_NODE(1)};
-	uint64_t *copies = perf_samples(n), address;
-	char *to = malloc(size), *from = malloc(size);
+	uint64_t *copies = perf_samples(n), address = 0;
+	char *from = malloc(size);
 	int ret;
 	NU_SCOPED(mover, p);
 
-	ret = to && from && copies && row.samples ? mover_create(&there, size, 0, &p) : -ENOMEM;
+	ret = from && copies && row.samples ? nu_testing_source_open(1, size, &source) : -ENOMEM;
+	if (!ret)
+		ret = mover_create(&there, size, 0, &p);
 	if (!ret)
 		ret = mover_memory(p, &address);
-	if (!ret) {
-		memset(to, 1, size);
+	if (!ret)
 		memset(from, 2, size);
-	}
 	for (size_t i = 0; i < n + warm && !ret; i++) {
 		uint64_t start = nu_testing_mono_ns(), middle;
 
-		ret = nu_testing_read(1, to, (void *)address, size);
+		ret = nu_testing_source_read(&source, (void *)address);
 		middle = nu_testing_mono_ns();
-		memcpy(to, from, size);
+		memcpy(source.local, from, size);
 		if (i >= warm) {
 			row.samples[i - warm] = middle - start;
 			copies[i - warm] = nu_testing_mono_ns() - middle;
@@ -122,7 +123,7 @@ static int read_case(const struct perf_options *o, const struct perf_case *c)
 		row.limit_samples = copies;
 		perf_report(o, &row);
 	}
-	free(to);
+	nu_testing_source_close(&source);
 	free(from);
 	free(copies);
 	free(row.samples);
@@ -141,9 +142,8 @@ int perf_read(const struct perf_options *o)
 
 struct move_samples {
 	uint64_t *blackout, *total, *raw;
-	char *buffer;
+	struct nu_testing_source source; /* on node 1, as large as the heap */
 	uint64_t address;
-	size_t size;
 };
 
 /* One move; what its thread saw of it and what the caller waited. */
@@ -169,7 +169,7 @@ static int round_trip(struct mover_ref p, struct move_samples *s, size_t i)
 	if (ret)
 		return ret;
 	start = nu_testing_mono_ns();
-	ret = nu_testing_read(1, s->buffer, (void *)s->address, s->size);
+	ret = nu_testing_source_read(&s->source, (void *)s->address);
 	s->raw[2 * i] = s->raw[2 * i + 1] = nu_testing_mono_ns() - start;
 	return ret ? ret : one_way(p, 0, &s->blackout[2 * i + 1], &s->total[2 * i + 1]);
 }
@@ -201,34 +201,29 @@ static void report(const struct perf_options *o, const struct perf_case *c, stru
 static int move_case(const struct perf_options *o, const struct perf_case *c)
 {
 	size_t trips = (c->count + c->warmup + 1) / 2 + 1, warm = c->warmup & ~(size_t)1;
-	struct move_samples s = {perf_samples(2 * trips),
-				 perf_samples(2 * trips),
-				 perf_samples(2 * trips),
-				 malloc(c->size_bytes),
-				 0,
-				 c->size_bytes};
+	struct move_samples s = {.blackout = perf_samples(2 * trips),
+				 .total = perf_samples(2 * trips),
+				 .raw = perf_samples(2 * trips)};
 	struct nu_options here = {.node = NU_NODE(0)};
 	uint64_t count;
 	int ret;
 	NU_SCOPED(mover, p);
 
-	ret = s.buffer && s.blackout && s.total && s.raw ? 0 : -ENOMEM;
+	ret = s.blackout && s.total && s.raw ? nu_testing_source_open(1, c->size_bytes, &s.source) : -ENOMEM;
 	if (!ret)
 		ret = mover_create(&here, c->size_bytes, c->threads, &p);
-	if (!ret) {
-		memset(s.buffer, 1, c->size_bytes);
+	if (!ret)
 		ret = mover_memory(p, &s.address);
-	}
 	for (size_t i = 0; i < trips && !ret; i++)
 		ret = round_trip(p, &s, i);
 	if (!ret)
 		ret = mover_stop(p, &count);
 	if (!ret)
 		report(o, c, &s, warm);
+	nu_testing_source_close(&s.source);
 	free(s.blackout);
 	free(s.total);
 	free(s.raw);
-	free(s.buffer);
 	return ret;
 }
 

@@ -169,7 +169,7 @@ static int rate_case(const struct perf_options *o, const struct perf_case *c)
 
 		if (!who.iterations)
 			ns = perf_raw_am(row.transport, true, c->size_bytes ? c->size_bytes : 8,
-					 RAW_MESSAGES);
+					 RAW_MESSAGES * (c->count < WINDOWS ? c->count : WINDOWS) / WINDOWS);
 		if (ns > 0) {
 			row.limit_name = "UCX's own messages, one way";
 			row.limit_rate = 1e9 / ns;

@@ -93,6 +93,16 @@ def ranges_span_combinations():
 
 
 @test
+def each_reader():
+    """also those that read only what is offered"""
+    for reader in ("cma", "am", "am-offer"):
+        for name in ("read", "pull", "migrate"):
+            cmd = [LAUNCH, "-n", "2", "--no-prefix", "--reader", reader, PERF, "-t", name, *map(str, PAIR[name]), "--json", "-"]
+            r = subprocess.run(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60, text=True)
+            assert r.returncode == 0 and all(json.loads(line)["reader"] == reader for line in r.stdout.splitlines()), r
+
+
+@test
 def over_tcp():
     for name in ("call_lat", "call_rate"):
         cmd = [LAUNCH, "-n", "2", "--no-prefix", "--transport", "tcp", PERF, "-t", name, *map(str, PAIR[name]), "--json", "-"]
