@@ -12,9 +12,9 @@
 #include <stddef.h>
 
 /* The agent's first word: what a login shell may print before it is skipped. */
-#define AGENT_MAGIC	   "\001nu-agent\002\n"
+#define AGENT_MAGIC "\001nu-agent\002\n"
 /* Instead, with --copy: nu_launch's own bytes, please. */
-#define AGENT_COPY_MAGIC "\001nu-need-\002\n"
+#define AGENT_COPY_MAGIC   "\001nu-need-\002\n"
 #define AGENT_VERSION	   (NU_BOOT_VERSION * 1000 + 1)
 #define AGENT_ALL	   UINT32_MAX
 #define AGENT_BEAT_MS	   1000

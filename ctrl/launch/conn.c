@@ -148,8 +148,7 @@ void conn_flush(struct conn *c)
 			sent = o->head_bytes;
 		}
 		if (o->payload)
-			iov[niov++] =
-				(struct iovec){o->payload->data + (sent - o->head_bytes), total - sent};
+			iov[niov++] = (struct iovec){o->payload->data + (sent - o->head_bytes), total - sent};
 		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)niov};
 		ssize_t n = c->piped ? writev(c->out_fd, iov, niov)
 				     : sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);

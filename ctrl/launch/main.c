@@ -165,7 +165,19 @@ static double seconds(const char *option, const char *text, double min)
 	return s;
 }
 
-enum { HOSTS = 256, HOSTFILE, RSH, INTERFACE, WDIR, COPY, AGENT_PATH, HOST_TIME_OUT, AGENT, AGENT_COPIED, AGENT_SAYS };
+enum {
+	HOSTS = 256,
+	HOSTFILE,
+	RSH,
+	INTERFACE,
+	WDIR,
+	COPY,
+	AGENT_PATH,
+	HOST_TIME_OUT,
+	AGENT,
+	AGENT_COPIED,
+	AGENT_SAYS
+};
 
 static void take_host_option(int c)
 {

@@ -20,7 +20,7 @@ struct remote {
 	struct conn conn;
 	char window[16]; /* the last bytes before AGENT_MAGIC */
 	bool spoke;	 /* it has come */
-	char *facts;	   /* NULL: it has not said its hello yet */
+	char *facts;	 /* NULL: it has not said its hello yet */
 	bool started, gone, finishing, over, lost;
 	int64_t created_ms, heard_ms, beat_ms, closed_ms, over_ms;
 	size_t input_under_way;

@@ -149,7 +149,8 @@ static int run(struct remote *r, char **argv)
 static char *command_line(const struct remote *r, const char *path)
 {
 	static const char copying[] =
-		"f=%s; if [ \"$(\"$f\" --agent-says 2>/dev/null </dev/null)\" = %d ]; then exec \"$f\" --agent; fi; "
+		"f=%s; if [ \"$(\"$f\" --agent-says 2>/dev/null </dev/null)\" = %d ]; then exec \"$f\" "
+		"--agent; fi; "
 		"f=$(mktemp \"${TMPDIR:-/tmp}/nu_launch.XXXXXX\") && printf '\\001nu-need-\\002\\n' && "
 		"head -c %llu >\"$f\" && chmod 700 \"$f\" && exec \"$f\" --agent-copied \"$f\"; "
 		"s=$?; rm -f \"$f\"; exit $s";

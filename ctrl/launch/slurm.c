@@ -59,7 +59,8 @@ static bool expand_range(struct names *n, const char *done, const char *range, s
 	if (to < from || to - from >= NAMES_MAX)
 		return false;
 	for (unsigned long v = from; v <= to; v++) {
-		if ((size_t)snprintf(name, sizeof(name), "%s%0*lu", done, (int)first_len, v) >= sizeof(name) ||
+		if ((size_t)snprintf(name, sizeof(name), "%s%0*lu", done, (int)first_len, v) >=
+			    sizeof(name) ||
 		    !expand(n, name, rest, rest_len))
 			return false;
 	}

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 
 totals = [0, 0, 0]
+telling = threading.Lock()  # checks may come from several threads
 
 
 class Job:
@@ -86,12 +88,13 @@ def check(name, job, status=None, says=(), not_says=(), also=None, within_s=None
         wrong.append(f"took {job.seconds:.1f} s, want at most {within_s}")
     if also and not wrong:
         wrong += [w for w in [also(job)] if w]
-    totals[1 if wrong else 0] += 1
-    print(f"{'FAIL' if wrong else 'ok':4} {name:44} {job.seconds:6.1f} s", flush=True)
-    if wrong:
-        for w in wrong:
-            print("     " + w)
-        print("\n".join("     | " + l for l in job.text.rstrip().split("\n")[-40:]), flush=True)
+    with telling:
+        totals[1 if wrong else 0] += 1
+        print(f"{'FAIL' if wrong else 'ok':4} {name:44} {job.seconds:6.1f} s", flush=True)
+        if wrong:
+            for w in wrong:
+                print("     " + w)
+            print("\n".join("     | " + l for l in job.text.rstrip().split("\n")[-40:]), flush=True)
 
 
 def skip(name, why):

@@ -90,7 +90,8 @@ bool diver_do_is_down(struct diver *d)
 uint64_t diver_do_addresses(struct diver *d)
 {
 	uint64_t guard = 0;
-	const void *const at[] = {(void *)dive, (void *)printf, (void *)nu_migrate, (void *)cos, (void *)strtod};
+	const void *const at[] = {(void *)dive, (void *)printf, (void *)nu_migrate, (void *)cos,
+				  (void *)strtod};
 
 #if defined(__x86_64__)
 	asm("mov %%fs:0x30, %0" : "=r"(guard));

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """nu_launch over "hosts" that are this machine: a script in the remote shell's place drops the host's name and runs the
 command line with an environment of its own. usage: standin.py BUILD FRAMES NODE_PROG"""
+import concurrent.futures
 import os
 import pathlib
 import random
@@ -367,11 +368,13 @@ exec {CLEAN} "$@"
           [r"SLURM_JOB_NODELIST=n\[3- makes no sense"])
 
 
+PARTS = (deaths, jobs, told, layouts, streams, statuses, kills, errors, forbidden, files, slurm, signals, demo)
 signal.alarm(115)
 try:
-    for part in (jobs, told, layouts, streams, statuses, errors, forbidden, files, slurm, signals, deaths, kills, demo):
-        if len(sys.argv) < 5 or part.__name__ in sys.argv[4:]:
-            part()
+    # Most of their time is waiting.
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        for part in [pool.submit(p) for p in PARTS if len(sys.argv) < 5 or p.__name__ in sys.argv[4:]]:
+            part.result()
 finally:
     shutil.rmtree(TMP, ignore_errors=True)
 done()

@@ -33,7 +33,8 @@ static void expand_to(const char *text, const char *want)
 		free(names[i]);
 	}
 	free(names);
-	cr_assert_str_eq(n < 0 ? "wrong" : got, want, "%s gives %s, want %s", text, n < 0 ? "wrong" : got, want);
+	cr_assert_str_eq(n < 0 ? "wrong" : got, want, "%s gives %s, want %s", text, n < 0 ? "wrong" : got,
+			 want);
 }
 
 Test(lists, slurm_names)
@@ -70,8 +71,8 @@ Test(lists, slurm_counts)
 	cr_assert(c[0] == 2 && c[1] == 2 && c[2] == 2 && c[3] == 1);
 	cr_assert(slurm_counts("16", c, 1) && c[0] == 16);
 	cr_assert(slurm_counts("1,2,3(x2)", c, 4) && c[3] == 3);
-	const char *const wrong[] = {"", "2(x3)", "2(x5)", "2(x3", "2(3)", "x", "2,,1", "-1", "2(x3),1,1", "0(x4)",
-				     "2(x4294967297)"};
+	const char *const wrong[] = {"",     "2(x3)", "2(x5)",	   "2(x3",  "2(3)",	     "x",
+				     "2,,1", "-1",    "2(x3),1,1", "0(x4)", "2(x4294967297)"};
 	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
 		cr_assert_not(slurm_counts(wrong[i], c, 4), "%s was taken", wrong[i]);
 }
@@ -105,8 +106,10 @@ Test(lists, nodes_are_dealt)
 
 Test(lists, wrong_hosts)
 {
-	const char *const wrong[] = {"",     "a,",   ",a",     "a:0",	"a:x",	  "a:-1", "a:257", "-oProxyCommand=x",
-				     "a b", "[::1", "[::1]2", "[]:1", "a:1x", "a:"};
+	const char *const wrong[] = {"",     "a,",   ",a",     "a:0",
+				     "a:x",  "a:-1", "a:257",  "-oProxyCommand=x",
+				     "a b",  "[::1", "[::1]2", "[]:1",
+				     "a:1x", "a:"};
 	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		struct hosts h = {0};
 
@@ -183,7 +186,8 @@ Test(lists, environment)
 	setenv("LD_LIBRARY_PATH", "/lib x", 1);
 	hosts_export_defaults(&h);
 	cr_assert_eq(h.nenv, 3);
-	cr_assert(hosts_export(&h, "HOME") && hosts_export(&h, "NU_LOG=debug") && hosts_export(&h, "NOT_THERE"));
+	cr_assert(hosts_export(&h, "HOME") && hosts_export(&h, "NU_LOG=debug") &&
+		  hosts_export(&h, "NOT_THERE"));
 	cr_assert(hosts_export(&h, "EMPTY="));
 	cr_assert_eq(h.nenv, 5);
 	cr_assert_str_eq(h.env[0], "NU_LOG=debug");

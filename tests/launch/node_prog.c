@@ -194,8 +194,9 @@ static void do_info(void)
 	if (getenv("NU_BOOT"))
 		fail("NU_BOOT is still set");
 	ssize_t n = read(0, &stdin_byte, 1);
-	printf("node %u of %u cores %u mem %zu reader %s transport %s ucx %s stdin %zd host %u of %u address %s\n", nu_node.self,
-	       nu_node.count, nu_node.cores, nu_node.mem_bytes, nu_boot_options.reader,
+	printf("node %u of %u cores %u mem %zu reader %s transport %s ucx %s stdin %zd host %u of %u address "
+	       "%s\n",
+	       nu_node.self, nu_node.count, nu_node.cores, nu_node.mem_bytes, nu_boot_options.reader,
 	       nu_boot_options.transport, getenv("UCX_MEM_EVENTS") ? getenv("UCX_MEM_EVENTS") : "unset", n,
 	       nu_node.host_of[nu_node.self], nu_node.hosts, nu_boot_options.address);
 	join_job();
@@ -228,8 +229,8 @@ static void do_env(const char *name)
 	if (!pthread_getattr_default_np(&attr))
 		pthread_attr_getstacksize(&attr, &stack);
 	printf("env %s=%s in %s stack limit %llu threads %zu personality %x\n", name,
-	       getenv(name) ? getenv(name) : "(unset)", getcwd(dir, sizeof(dir)), (unsigned long long)lim.rlim_cur,
-	       stack, (unsigned)personality(0xffffffff));
+	       getenv(name) ? getenv(name) : "(unset)", getcwd(dir, sizeof(dir)),
+	       (unsigned long long)lim.rlim_cur, stack, (unsigned)personality(0xffffffff));
 	join_job();
 	done(0);
 }
