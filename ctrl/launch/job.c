@@ -524,12 +524,9 @@ void job_init(struct job *job, const struct options *o)
 	}
 }
 
-void job_set_hosts(struct job *job, struct host **hosts, unsigned nhosts)
+void job_add_host(struct job *job, struct host *h)
 {
-	job->hosts = hosts;
-	job->nhosts = nhosts;
-	for (unsigned i = 0; i < nhosts; i++) {
-		for (unsigned n = 0; n < hosts[i]->count; n++)
-			job->nodes[hosts[i]->first + n].host = hosts[i];
-	}
+	job->hosts[job->nhosts++] = h;
+	for (unsigned n = 0; n < h->count; n++)
+		job->nodes[h->first + n].host = h;
 }

@@ -172,7 +172,7 @@ struct job {
 	int64_t started_ms, warn_at_ms, time_out_at_ms, kill_at_ms, give_up_at_ms;
 	const char *kill_why;
 
-	struct host **hosts;
+	struct host *hosts[NU_BOOT_NODES_MAX];
 	unsigned nhosts;
 	struct node *nodes;
 	unsigned count, alive;
@@ -185,8 +185,8 @@ struct job {
 
 /* Nodes without hosts yet. */
 void job_init(struct job *job, const struct options *o);
-/* @hosts: malloc'ed, each with its part of the nodes. */
-void job_set_hosts(struct job *job, struct host **hosts, unsigned nhosts);
+/* One more host, with its part of the nodes. */
+void job_add_host(struct job *job, struct host *h);
 void job_send(struct node *n, uint32_t type, int32_t arg, uint64_t id, const void *payload, size_t len_bytes);
 /* The program has been started, and should be heard of soon. */
 void job_expect_program(struct job *job);

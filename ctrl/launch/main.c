@@ -352,16 +352,13 @@ static int start_here(const struct options *o)
 	if (status)
 		return status;
 	job_init(&job, o);
-	struct host **all = launch_alloc(sizeof(*all));
-	all[0] = here_create(&job, &s, o->nodes);
-	job_set_hosts(&job, all, 1);
+	job_add_host(&job, here_create(&job, &s, o->nodes));
 	job_expect_program(&job);
 	return 0;
 }
 
 static int start_remote(const struct options *o)
 {
-	struct host **all = launch_alloc(hosts.count * sizeof(*all));
 	/* Standard input is read ahead of the program that may want it: at a terminal, only in the foreground. */
 	signal(SIGTTIN, SIG_IGN);
 	job_init(&job, o);
@@ -369,9 +366,8 @@ static int start_remote(const struct options *o)
 		struct remote *r = remote_create(&job, &hosts, &hosts.list[i]);
 		if (!r)
 			return 255; /* the other shells end with us */
-		all[i] = &r->host;
+		job_add_host(&job, &r->host);
 	}
-	job_set_hosts(&job, all, hosts.count);
 	return 0;
 }
 

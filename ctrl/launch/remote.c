@@ -203,7 +203,7 @@ static bool find_magic(struct remote *r)
 /* False: nothing more will come. */
 static bool read_agent(struct remote *r)
 {
-	if (r->conn.fd < 0)
+	if (r->conn.fd < 0 || r->closed_ms)
 		return false;
 	if (!find_magic(r))
 		return false;

@@ -248,7 +248,7 @@ static void fill_common(struct job *job, struct nu_boot_hello *hello)
 	hello->hosts = job->nhosts;
 }
 
-static size_t put(char *to, const char *s)
+static size_t put_string(char *to, const char *s)
 {
 	strcpy(to, s);
 	return strlen(s) + 1;
@@ -275,11 +275,11 @@ static void start_one(struct remote *r, const struct nu_boot_hello *hello, const
 		len += strlen(h->env[start.envc]) + 1;
 	struct shared *s = shared_new(len);
 	memcpy(s->data, &start, sizeof(start));
-	used += put((char *)s->data + used, h->wdir);
+	used += put_string((char *)s->data + used, h->wdir);
 	for (unsigned i = 0; i < start.argc; i++)
-		used += put((char *)s->data + used, o->argv[i]);
+		used += put_string((char *)s->data + used, o->argv[i]);
 	for (unsigned i = 0; i < start.envc; i++)
-		used += put((char *)s->data + used, h->env[i]);
+		used += put_string((char *)s->data + used, h->env[i]);
 	r->started = true;
 	conn_send_node(&r->conn, 0, AGENT_START, 0, 0, s);
 	shared_put(s);

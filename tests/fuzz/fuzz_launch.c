@@ -332,7 +332,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 				  .time_out_s = 9};
 	struct in in = {data, len};
 	int nodes[NODES], ends[NODES][2];
-	struct host *hosts[1];
 	struct spawned s = {.pid = 4242, .nodes = nodes, .pipes = ends};
 
 	now_ms = 1000;
@@ -341,8 +340,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	channels(&s, ends);
 	the_job = &job;
 	job_init(&job, &o);
-	hosts[0] = here_create(&job, &s, NODES);
-	job_set_hosts(&job, hosts, 1);
+	job_add_host(&job, here_create(&job, &s, NODES));
 	job_expect_program(&job);
 	(void)in_u8(&in);
 	for (unsigned i = 0; i < 200 && in.left && job.phase != JOB_OVER; i++) {
