@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/* Shared memory between nodes: rings by themselves, strangers at the socket, a ring that is full, no descriptor left. */
+#include "wire_rig.h"
+
+#include "rpc/ring.h"
+#include "rpc/wire_int.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define BYTES 8192u
+#define KEY   0x5ec2e7ull
+
+Test(shm, ring_is_one_memory)
+{
+	struct nu_ring w, r;
+	int fd, other;
+
+	cr_assert_eq(nu_ring_create(&w, BYTES, &fd), 0);
+	cr_assert_eq(nu_ring_attach(&r, fd), 0);
+	cr_expect_eq(r.bytes, BYTES);
+	memcpy(w.data + BYTES - 4, "over the end", 13); /* mapped twice in a row */
+	cr_expect_eq(memcmp(r.data + BYTES - 4, "over", 4), 0);
+	cr_expect_eq(memcmp(r.data, " the end", 9), 0);
+	cr_expect_eq(nu_ring_attach(&(struct nu_ring){0}, fd), -EEXIST);
+	nu_ring_unmap(&r);
+	nu_ring_unmap(&w);
+	nu_ring_unmap(&w);
+	close(fd);
+	other = memfd_create("other", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	cr_assert_eq(ftruncate(other, 4096 + BYTES), 0);
+	cr_expect_eq(nu_ring_attach(&r, other), -EBADMSG, "its maker could take it away");
+	cr_assert_eq(ftruncate(other, 4096 + BYTES + 8), 0);
+	cr_assert_eq(fcntl(other, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+	cr_expect_eq(nu_ring_attach(&r, other), -EBADMSG, "no power of two");
+	close(other);
+	other = open("/dev/null", O_RDWR);
+	cr_expect_eq(nu_ring_attach(&r, other), -EBADMSG);
+	close(other);
+}
+
+/* A greeting as shm.c has it, with a descriptor that is not worth having. */
+static void greet(int s, const struct sockaddr_un *to, socklen_t len, uint64_t key, unsigned node, int fd)
+{
+	struct {
+		uint32_t magic;
+		uint16_t node, core;
+		uint64_t key;
+	} g = {0x3173754eu, (uint16_t)node, 0, key};
+	struct iovec part = {&g, sizeof(g)};
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = {{0}};
+	struct msghdr m = {(void *)to, len, &part, 1, &control, sizeof(control), 0};
+
+	control.head = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+	memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+	(void)!sendmsg(s, &m, MSG_DONTWAIT);
+}
+
+static void strangers_thread(void *arg)
+{
+	static unsigned char data[20000];
+	const struct sockaddr_un *to = nu_peers[1].addresses[0];
+	socklen_t len = (socklen_t)nu_peers[1].address_lens[0];
+	int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
+
+	CHECK(s >= 0 && fd >= 0);
+	for (unsigned i = 0; i < 300; i++) {
+		(void)!sendto(s, data, i, MSG_DONTWAIT, (const struct sockaddr *)to, len);
+		greet(s, to, len, KEY + 1 + i, 0, fd);
+		greet(s, to, len, KEY, i % 9, fd); /* one of us, out of its mind */
+		if (i % 10 == 0)
+			echo(1, 20 * i, data);
+	}
+	echo(1, sizeof(data), data);
+	close(fd);
+	close(s);
+	end_others();
+}
+
+Test(shm, strangers_are_not_heard)
+{
+	run_nodes(
+		&(struct setup){2, 1, {.transport = "shm", .key = KEY}, basic_handlers, {strangers_thread}});
+}
+
+/* Longer than a ring, and many at once: whoever writes waits for who reads. */
+static void full_thread(void *arg)
+{
+	size_t max = 1 << 20;
+	unsigned char *data = malloc(max);
+
+	CHECK(data);
+	for (size_t len = 64; len <= max; len *= 4) {
+		for (unsigned i = 0; i < 8; i++)
+			echo(1 + i % 2, len + i, data);
+	}
+	free(data);
+	end_others();
+}
+
+Test(shm, more_than_fits)
+{
+	run_nodes(&(struct setup){3, 1, {.transport = "shm"}, basic_handlers, {full_thread}});
+}
+
+static struct rlimit files;
+
+static void *give_back(void *arg)
+{
+	usleep(30000);
+	setrlimit(RLIMIT_NOFILE, &files);
+	return NULL;
+}
+
+/* No ring can be made at first: what is sent waits, and gets there. */
+static void no_descriptor_thread(void *arg)
+{
+	static unsigned char data[100];
+	struct rlimit none;
+	pthread_t helper;
+
+	CHECK(!getrlimit(RLIMIT_NOFILE, &files));
+	none = (struct rlimit){0, files.rlim_max};
+	CHECK(!pthread_create(&helper, NULL, give_back, NULL));
+	CHECK(!setrlimit(RLIMIT_NOFILE, &none));
+	echo(1, sizeof(data), data);
+	pthread_join(helper, NULL);
+	end_others();
+}
+
+Test(shm, no_descriptor_left)
+{
+	run_nodes(&(struct setup){2, 1, {.transport = "shm"}, basic_handlers, {no_descriptor_thread}});
+}
