@@ -752,10 +752,10 @@ static void cut_off_body(void *arg)
 {
 	uint64_t before = counts_here().completions;
 
-	while (counts_here().completions < before + 2)
+	while (counts_here().completions < before + 1)
 		nu_yield();
 	ask(.op = DEAD);
-	ask(.op = FILL, .slot = 0, .len = 4 * NU_MIB, .tag = 2);
+	ask(.op = FILL, .slot = 0, .len = 2 * NU_MIB, .tag = 2);
 }
 
 static void cut_off(void *arg)
@@ -767,10 +767,10 @@ static void cut_off(void *arg)
 	size_t n = 0;
 
 	CHECK(!nu_verbs_connect(1));
-	a = ask(.op = OFFER, .slot = 0, .len = 4 * NU_MIB, .tag = 1);
+	a = ask(.op = OFFER, .slot = 0, .len = 2 * NU_MIB, .tag = 1);
 	CHECK(!a.ret);
-	CHECK(!nu_extent_get(4 * NU_MIB, true, true, &e));
-	piece = piece_of(&a.piece, 0, 4 * NU_MIB, e.home);
+	CHECK(!nu_extent_get(2 * NU_MIB, true, true, &e));
+	piece = piece_of(&a.piece, 0, 2 * NU_MIB, e.home);
 	CHECK(!nu_thread_spawn(cut_off_body, NULL, &t));
 	CHECK(nu_reader_verbs.read(1, &piece, 1) < 0);
 	CHECK(!nu_thread_join(t));
