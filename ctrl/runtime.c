@@ -201,6 +201,7 @@ static int run(const struct nu_image *image)
 		goto fail;
 	status = wait_end();
 	fflush(NULL);
+	nu_verbs_stop();
 	if (nu_sched_stop())
 		_exit(status & 0xff); /* nothing may be taken down under the thread that still runs */
 	nu_boot_exits(false);

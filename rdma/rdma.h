@@ -91,6 +91,8 @@ int __must_check nu_rdma_options_parse(const char *text, struct nu_rdma_options 
 int __must_check nu_verbs_open(const struct nu_rdma_options *o, const char *address, uint64_t key);
 /* Device and port in use, as UCX names them ("mlx5_0:1"); NULL: none is open. */
 const char *nu_verbs_device(void);
+/* Before nu_sched_stop(): from here on no thread that waits for the device is looked at, since their stacks go. */
+void nu_verbs_stop(void);
 /* After the last read and the scheduler's end: queue pairs, listener, regions, device. */
 void nu_verbs_close(void);
 extern const struct nu_pool_ops nu_verbs_pool_ops;

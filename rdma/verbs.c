@@ -218,9 +218,15 @@ int nu_verbs_open(const struct nu_rdma_options *o, const char *address, uint64_t
 	return 0;
 }
 
+void nu_verbs_stop(void)
+{
+	nu_cm_stop();
+}
+
 void nu_verbs_close(void)
 {
 	nu_cm_stop();
+	nu_cm_close();
 	nu_windows_close();
 	nu_regions_close();
 	nu_verbs.open = false;

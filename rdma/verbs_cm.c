@@ -656,6 +656,7 @@ int nu_cm_start(void)
 	if (err)
 		return err;
 	atomic_store(&nu_verbs.stop, false);
+	atomic_store(&nu_verbs.stopped, false);
 	atomic_store(&poked, false);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 256 << 10);
@@ -684,6 +685,11 @@ void nu_cm_stop(void)
 	nu_cm_poke();
 	pthread_join(nu_verbs.service, NULL);
 	nu_verbs.has_service = false;
+	atomic_store(&nu_verbs.stopped, true);
+}
+
+void nu_cm_close(void)
+{
 	for_each_lane(close_one, NULL);
 }
 

@@ -138,7 +138,7 @@ struct nu_verbs {
 	pthread_t service;
 	bool has_service;
 	int wake_fd;
-	atomic_bool stop;
+	atomic_bool stop, stopped; /* stopped: who waits is not there any more */
 	_Atomic(struct nu_verbs_peer *) peers[NU_MAX_NODES];
 };
 extern struct nu_verbs nu_verbs;
@@ -191,6 +191,8 @@ void nu_lane_signal_all(struct nu_list *waits);
 int __must_check nu_cm_listen(const char *address);
 int __must_check nu_cm_start(void);
 void nu_cm_stop(void);
+/* After that: what is left of the lanes. */
+void nu_cm_close(void);
 /* Has the service thread look at all lanes. Any kernel thread. */
 void nu_cm_poke(void);
 /* Waits until the lane is up. Thread context. */

@@ -60,6 +60,10 @@ void nu_lane_sleep(struct nu_lane_wait *w, uint32_t seen, uint64_t for_ns)
 
 void nu_lane_signal_all(struct nu_list *waits)
 {
+	if (atomic_load_explicit(&nu_verbs.stopped, memory_order_relaxed)) {
+		nu_list_init(waits);
+		return;
+	}
 	while (!nu_list_empty(waits)) {
 		struct nu_lane_wait *w = nu_list_entry(waits->next, struct nu_lane_wait, link);
 
@@ -70,6 +74,8 @@ void nu_lane_signal_all(struct nu_list *waits)
 
 static void wait_done(struct nu_lane_wait *w, int error)
 {
+	if (atomic_load_explicit(&nu_verbs.stopped, memory_order_relaxed))
+		return;
 	nu_lock_acquire(&w->lock);
 	w->pending--;
 	if (error && !w->error)

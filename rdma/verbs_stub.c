@@ -18,6 +18,10 @@ const char *nu_verbs_device(void)
 	return NULL;
 }
 
+void nu_verbs_stop(void)
+{
+}
+
 void nu_verbs_close(void)
 {
 }

@@ -279,6 +279,7 @@ static void run_node(unsigned self)
 	exchange();
 	CHECK(!nu_sched_start(&own_proclet, self ? serve : read_all, NULL));
 	CHECK(read(done_pipe[0], &c, 1) == 1);
+	nu_verbs_stop();
 	CHECK(!nu_sched_stop());
 	nu_pool_fini();
 	nu_verbs_close();
