@@ -220,8 +220,8 @@ static double run_over_network(struct setup s)
 	atomic_store(&net.stop, true);
 	pthread_join(net.thread, NULL);
 	s_taken = (double)(ended.tv_sec - began.tv_sec) + (double)(ended.tv_nsec - began.tv_nsec) / 1e9;
-	cr_log_info("%lu packets carried, %lu lost, %.1f s", (unsigned long)net.carried,
-		    (unsigned long)net.lost, s_taken);
+	fprintf(stderr, "%lu packets carried, %lu lost, %.1f s\n", (unsigned long)net.carried,
+		(unsigned long)net.lost, s_taken);
 	return s_taken;
 }
 
