@@ -275,6 +275,118 @@ static void finish(int n)
 	cr_assert_eq(bad, 0);
 }
 
+/* ---- local calls, which mostly take no lock: handoff.c ---- */
+
+static const struct nu_method adds = {.result_bytes = 8, .result_kind = NU_RESULT_FIXED};
+
+struct request {
+	struct nu_thread *caller;
+	uint64_t n;
+};
+
+static __attribute__((noreturn)) void answer_slowly(struct nu_thread *t)
+{
+	struct nu_thread *caller = t->reply_thread;
+
+	memcpy(caller->wait_result, t->serve_result, 8);
+	nu_thread_ready(caller);
+	nu_lock_acquire(&user_proclet.lock);
+	user_proclet.calls_active--;
+	nu_thread_unlink(t);
+	nu_lock_release(&user_proclet.lock);
+	nu_thread_exit();
+}
+
+static void served_by_queue(void *arg)
+{
+	answer_slowly(arg);
+}
+
+static void *served(struct nu_thread *t, void *arg)
+{
+	struct request r = *(struct request *)arg;
+	void *back;
+
+	t->reply_thread = r.caller;
+	*(uint64_t *)t->serve_result = r.n + 1;
+	nu_thread_begun(r.caller);
+	if (r.n % 7 == 0)
+		nu_yield(); /* it may go on elsewhere, or stop */
+	back = nu_thread_handback(t, r.caller, user_proclet.id, 8);
+	if (!back)
+		answer_slowly(t);
+	return back;
+}
+
+/* A thread that may become spare, made as rpc/ does it; NULL: not now. */
+static struct nu_thread *fresh(const struct request *r)
+{
+	struct nu_thread *t = nu_thread_alloc(&user_proclet);
+
+	t->serve_result = nu_thread_prepare(t, served_by_queue, t, NU_SPARE_ARGS_MAX + NU_SPARE_RESULT_MAX);
+	*(uint64_t *)t->serve_result = r->n + 1;
+	t->serve_method = &adds;
+	t->reply_thread = r->caller;
+	t->detached = 1;
+	nu_lock_acquire(&user_proclet.lock);
+	if (user_proclet.frozen) {
+		nu_lock_release(&user_proclet.lock);
+		nu_thread_free(t);
+		return NULL;
+	}
+	nu_thread_link(t);
+	user_proclet.calls_active++;
+	nu_thread_claim(t);
+	nu_quick_open(&user_proclet);
+	nu_lock_release(&user_proclet.lock);
+	return t;
+}
+
+static void calls(void *arg)
+{
+	for (uint64_t n = 0; !halt; n++) {
+		struct request r = {nu_thread_self(), n};
+		uint64_t result = 0;
+		struct nu_thread *t;
+
+		r.caller->wait_result = &result;
+		if (nu_spare_handoff(user_proclet.id, &adds, served, &r) == -EAGAIN) {
+			while (!(t = fresh(&r)))
+				nu_yield();
+			nu_thread_handoff(t, served, &r);
+		}
+		bad += result != n + 1;
+		work++;
+	}
+	ended++;
+}
+
+static void calls_body(void)
+{
+	static const struct kind kinds[] = {{calls, 4}, {yields, 2}};
+	int n = start_kinds(kinds, 2);
+
+	freeze_rounds(rounds_wanted());
+	halt = true;
+	await_at_least(&ended, n);
+	cr_assert_eq(bad, 0);
+	cr_assert_eq(nu_freeze(&user_proclet, 20000000), 0);
+	cr_assert_eq(user_proclet.calls_active, 0, "spare threads are left");
+	nu_thaw(&user_proclet);
+	if (nu_sched.has_barrier)
+		cr_assert_gt(nu_stat_sum(NU_STAT_CALLS_QUICK), 100);
+}
+
+Test(freeze, calls_one_core, .timeout = 100)
+{
+	run_node(1, calls_body);
+}
+
+Test(freeze, calls_two_cores, .timeout = 100)
+{
+	run_node(2, calls_body);
+}
+
 static const struct kind everything[] = {
 	{computes, 2},	    {yields, 10},      {sleeps, 30},	{sleeps_long, 10},  {locks, 30}, {spins, 6},
 	{reads_writes, 16}, {waits_cond, 100}, {posts_sem, 20}, {passes_token, 20}, {meets, 8},	 {spawns, 4},
