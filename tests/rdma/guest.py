@@ -92,10 +92,35 @@ def unit_tests_on_a_device():
     need_verbs()
     with tempfile.TemporaryDirectory() as tmp:
         report = pathlib.Path(tmp) / "report.json"
-        text = output(UNIT, f"--json={report}", "--jobs=1", limit=250, status=None)
+        text = output(UNIT, f"--json={report}", "--jobs=1", limit=400, status=None)
         cases = [t for s in json.loads(report.read_text())["test_suites"] for t in s["tests"]]
     bad = [t["name"] for t in cases if t["status"] != "PASSED"]
     check(cases and not bad, f"{', '.join(bad) or 'no tests'}\n{text}")
+
+
+def cluster(program, *args, options=(), launcher=(LAUNCH,), **kw):
+    return output(*launcher, "--cores", "1", "--mem", "256M", "--no-prefix", "--time-out", "110", "--reader", "verbs", *options,
+                  BUILD / f"tests/cluster/cluster_{program}", *args, env={"NU_LOG": "info"}, limit=130, **kw)
+
+
+def sent():
+    """Packets that the device has sent, by its own count."""
+    return int(pathlib.Path("/sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts").read_text())
+
+
+def only_verbs(text, nodes=2):
+    """Every node said that it reads each other one so, and none another way."""
+    ways = re.findall(r"reads the memory of node \d+ through (\w+)", text)
+    check(ways == ["verbs"] * nodes * (nodes - 1), f"readers: {ways}\n{text}")
+
+
+@test("one")
+def conservation_by_reads():
+    """threads in every state, in proclets that are moved by RDMA READ and by nothing else"""
+    need_verbs()
+    before = sent()
+    only_verbs(cluster("conserve", 8, 200, options=["-n", "2"]))
+    check(sent() - before > 200, f"the device sent {sent() - before} packets in 200 moves")
 
 
 # ---- two guests ----
@@ -166,7 +191,44 @@ def kvstore(*options, **kw):
 @test("two")
 def demo_over_two_hosts():
     """the key-value store, one host of which is emptied under load"""
-    kvstore()
+    need_verbs()
+    only_verbs(kvstore("--reader", "verbs", env={"NU_LOG": "info"}))
+
+
+@test("two")
+def demo_with_loss_and_delay():
+    need_verbs()
+    for node in 1, 2:
+        netem(node, "loss 1% delay 2ms")
+    try:
+        kvstore("--reader", "verbs")
+    finally:
+        for node in 1, 2:
+            no_netem(node)
+
+
+@test("two")
+def cable_pulled_while_proclets_move():
+    """Moves under way fail or wait; no call is lost or run twice"""
+    need_verbs()
+    before = sent()
+    with subprocess.Popen(["env", "NU_LOG=info", LAUNCH, "--hosts", "nu1,nu2", "--cores", "1", "--mem", "256M", "--time-out", "150",
+                           "--host-time-out", "60", "--reader", "verbs", BUILD / "tests/cluster/cluster_conserve", "12", "300"],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as job:
+        try:
+            poll("proclets move", lambda: sent() - before > 500 or job.poll() is not None, 100)
+            running = job.poll() is None
+            output("rig", "link", 2, "down")
+            for _ in range(4):  # as long as four pings take to be given up
+                check(not answers(), "nu2 answers without a cable")
+            output("rig", "link", 2, "up")
+            text = job.communicate(timeout=170)[0].decode(errors="replace")
+        finally:
+            job.kill()
+            output("rig", "link", 2, "up")
+    check(running, f"the job ended before the cable was pulled\n{text}")
+    found = re.search(r"(\d+) moves .*; (\d+) increments counted, (\d+) acknowledged, 0 errors", text)
+    check(found and found[2] == found[3] and int(found[1]) > 0, text)
 
 
 # ----

@@ -25,7 +25,7 @@ import ticks
 
 HERE = pathlib.Path(__file__).resolve().parent
 FORWARDED = ("NU_", "UCX_", "RDMAV_")
-CONSOLE_LINES = 40
+CONSOLE_LINES = 120
 CRASHED, TIMED_OUT = 125, 124
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None, use_errno=True)
