@@ -21,11 +21,12 @@
 #define NU_LANE_SGE_MAX 8u   /* local pieces of one READ */
 #define NU_LANE_FLUSH_NS                                                                                     \
 	5000000000ull /* that a device may take to give back what was posted to a broken queue pair */
-#define NU_LANE_CHAIN	      16u /* posted at once; the last of each chain is signalled */
-#define NU_LANE_NAME_BYTES    48
-#define NU_WINDOWS_BY_DEFAULT true	   /* measured: ARCHITECTURE.md */
-#define NU_LANE_ANY	      UINT32_MAX   /* an offer's, where there are no windows */
-#define NU_LANE_LOOK_NS	      250000000ull /* a thread that waits looks that often without being told */
+#define NU_LANE_CHAIN	   16u /* posted at once; the last of each chain is signalled */
+#define NU_LANE_NAME_BYTES 48
+#define NU_WINDOWS_BY_DEFAULT                                                                                \
+	true /* where the device has them: what protects is on unless it is turned off */
+#define NU_LANE_ANY	UINT32_MAX   /* an offer's, where there are no windows */
+#define NU_LANE_LOOK_NS 250000000ull /* a thread that waits looks that often without being told */
 
 /* ---- a thread that waits for lanes: on its stack ---- */
 
