@@ -142,6 +142,9 @@ NU_API int nu_testing_source_open(unsigned node, size_t len_bytes, struct nu_tes
 	if (node >= nu_node.count || node == nu_node.self || !len_bytes)
 		return -EINVAL;
 	a.kind = (uint64_t)nu_reader_offer_kind(node);
+	ret = a.kind ? nu_reader_connect(node) : 0; /* an offer waits for it */
+	if (ret)
+		return ret;
 	ret = nu_call((struct nu_ref){nu_id_of_node(node)}, &open_method, &a, &r);
 	if (ret || r.ret)
 		return ret ? ret : r.ret;

@@ -107,8 +107,8 @@ int __must_check nu_verbs_set_peer(unsigned node, const void *blob, size_t len);
 void nu_verbs_peer_dead(unsigned node);
 
 /*
- * Makes the queue pairs by which this node reads @peer, if they are not there: reads and offers have it done themselves,
- * but the first one then waits for it. Thread context; blocks. Errors: -EHOSTDOWN, -EHOSTUNREACH, -EACCES it refused us,
+ * Makes the queue pairs by which this node reads @peer, if they are not there. Reads have it done themselves; an offer by
+ * window waits some seconds for it and cannot bring it about, so it comes before the peer is asked for one. Thread context; blocks. Errors: -EHOSTDOWN, -EHOSTUNREACH, -EACCES it refused us,
  * -ENOMEM, -ENODEV.
  */
 int __must_check nu_verbs_connect(unsigned peer);
