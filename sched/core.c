@@ -11,9 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define STOP_S_MAX 2 /* that a core may take to leave its threads */
-#define CLOSE_S_MAX                                                                                          \
-	15 /* and to say good-bye: many nodes that stop at once share few processors */
+#define STOP_S_MAX  2  /* that a core may take to leave its threads */
+#define CLOSE_S_MAX 15 /* and to say good-bye: many nodes that stop at once share few processors */
 
 #ifdef __clang__
 #define NOINLINE __attribute__((noinline))
