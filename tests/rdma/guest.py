@@ -123,6 +123,15 @@ def conservation_by_reads():
     check(sent() - before > 200, f"the device sent {sent() - before} packets in 200 moves")
 
 
+@test("one")
+def memlock_too_small():
+    """the limit holds for root, too, without a capability"""
+    need_verbs()
+    bare = ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock", "prlimit", "--memlock=1048576:1048576", LAUNCH]
+    text = cluster("move", options=["-n", "2"], launcher=bare, status=None)
+    check(re.search(r"RLIMIT_MEMLOCK is 1024 KiB.* \d+ MiB would be locked", text), text)
+
+
 # ---- two guests ----
 
 @test("two")
