@@ -535,6 +535,11 @@ enum nu_stat {
 	NU_STAT_MOVES_OUT,
 	NU_STAT_MOVES_UNDONE,
 	NU_STAT_MOVE_BYTES,
+	/* Bytes read of peers by reader, and system calls that it took. */
+	NU_STAT_READ_BYTES_CMA,
+	NU_STAT_READ_BYTES_VERBS,
+	NU_STAT_READ_BYTES_AM,
+	NU_STAT_READ_SYSCALLS,
 	NU_STAT_BAD_MESSAGES,
 	NU_STAT_STALE_CALLS,
 	/* Connections that outlive their endpoints: batches kept until acknowledged, no longer kept, sent again, and not

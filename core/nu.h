@@ -191,6 +191,8 @@ struct nu_stats {
 	uint64_t threads_spawned, switches, steals, preemptions;
 	uint64_t proclets_created, proclets_freed, proclets_now;
 	uint64_t moves_in, moves_out, moves_undone, move_bytes;
+	/* Bytes that this node has read of others' memory for moves, by reader. */
+	uint64_t read_bytes_cma, read_bytes_verbs, read_bytes_am;
 	uint64_t heap_bytes_now, pool_bytes_now;
 	uint64_t blackout_ns_count, blackout_ns_sum, blackout_ns_max; /* of moves in, from pause to resume */
 	uint64_t blackout_ns_hist[64]; /* bucket i: from 2^(i/2) ns for even i, 1.5 * 2^((i-1)/2) for odd */

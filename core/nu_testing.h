@@ -27,6 +27,14 @@ NU_API int __must_check nu_testing_source_open(unsigned node, size_t len_bytes,
 					       struct nu_testing_source *s_p);
 NU_API int __must_check nu_testing_source_read(const struct nu_testing_source *s, const void *remote);
 NU_API int nu_testing_source_close(struct nu_testing_source *s);
+/* What the calling node's reader has done since its start: requests to the device, completions taken, looks for some and
+ * sleeps for want of one (verbs), bytes; and system calls that read another's memory (cma). */
+struct nu_testing_reads {
+	uint64_t requests, completions, polls, sleeps, bytes, syscalls;
+};
+NU_API void nu_testing_reads(struct nu_testing_reads *r);
+/* Processor time of the calling node's process so far, microseconds. */
+NU_API uint64_t nu_testing_cpu_us(void);
 /* Name of the reader for @node ("cma"), and of the transport of the calling core's connection to it ("shm/ring"). */
 NU_API const char *nu_testing_reader(unsigned node);
 NU_API int __must_check nu_testing_transport(unsigned node, char *buf, size_t len);

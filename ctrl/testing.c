@@ -4,6 +4,8 @@
 #include "ctrl/boot.h"
 #include "ctrl/ctrl.h"
 
+#include <sys/resource.h>
+
 static void count_one(struct nu_proclet *p, void *arg)
 {
 	struct nu_testing_census *c = arg;
@@ -74,4 +76,29 @@ NU_API void nu_testing_wire(struct nu_testing_wire *w)
 		.refused = nu_stat_sum(NU_STAT_BATCHES_REFUSED),
 		.broken = nu_stat_sum(NU_STAT_CONNS_BROKEN),
 	};
+}
+
+NU_API void nu_testing_reads(struct nu_testing_reads *r)
+{
+	struct nu_verbs_counts v;
+
+	nu_verbs_counts(&v);
+	*r = (struct nu_testing_reads){
+		.requests = v.reads_posted,
+		.completions = v.completions,
+		.polls = v.polls,
+		.sleeps = v.sleeps,
+		.bytes = nu_stat_sum(NU_STAT_READ_BYTES_CMA) + nu_stat_sum(NU_STAT_READ_BYTES_VERBS) +
+			 nu_stat_sum(NU_STAT_READ_BYTES_AM),
+		.syscalls = nu_stat_sum(NU_STAT_READ_SYSCALLS),
+	};
+}
+
+NU_API uint64_t nu_testing_cpu_us(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_SELF, &u);
+	return ((uint64_t)u.ru_utime.tv_sec + (uint64_t)u.ru_stime.tv_sec) * 1000000u +
+	       (uint64_t)u.ru_utime.tv_usec + (uint64_t)u.ru_stime.tv_usec;
 }

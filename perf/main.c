@@ -25,6 +25,7 @@ static const struct {
 	{"pull", "a proclet without threads moves between two nodes, beside a raw read of its bytes",
 	 perf_pull},
 	{"migrate", "a proclet with -T running threads moves, beside a raw read of its bytes", perf_migrate},
+	{"cost", "processor time, messages and the reader's requests for each move of -s bytes", perf_cost},
 	{"locate", "node 1 asks where a proclet is, beside an empty call to node 0", perf_locate},
 	{"create", "a proclet begins and ends with -O at a time, beside mapping a page", perf_create},
 	{"footprint", "memory of -n proclets, each called once with one allocation; of peers",

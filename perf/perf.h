@@ -112,6 +112,7 @@ int perf_closure(const struct perf_options *o);
 int perf_read(const struct perf_options *o);
 int perf_pull(const struct perf_options *o);
 int perf_migrate(const struct perf_options *o);
+int perf_cost(const struct perf_options *o);
 int perf_locate(const struct perf_options *o);
 int perf_create(const struct perf_options *o);
 int perf_footprint(const struct perf_options *o);

@@ -106,6 +106,7 @@ static int am_read(unsigned peer, const struct nu_piece *pieces, unsigned npiece
 			if (ret)
 				return ret;
 			done += a.len_bytes;
+			nu_stat_add(nu_core_self(), NU_STAT_READ_BYTES_AM, a.len_bytes);
 		}
 	}
 	return 0;

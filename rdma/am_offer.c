@@ -148,6 +148,7 @@ static int read_piece(unsigned peer, const struct nu_piece *p)
 		if (ret)
 			return ret;
 		done += len;
+		nu_stat_add(nu_core_self(), NU_STAT_READ_BYTES_AM, len);
 	}
 	return 0;
 }

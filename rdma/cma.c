@@ -68,6 +68,7 @@ static int read_batch(unsigned peer, struct iovec *to, struct iovec *from, unsig
 		ssize_t got = process_vm_readv(nu_node.pids[peer], to + first, n - first, from + first,
 					       n - first, 0);
 
+		nu_stat_add(nu_core_self(), NU_STAT_READ_SYSCALLS, 1);
 		if (got < 0 && nu_sys_errno == EINTR)
 			continue;
 		if (got <= 0) {
@@ -94,6 +95,7 @@ static int read_batch(unsigned peer, struct iovec *to, struct iovec *from, unsig
 static int cma_read(unsigned peer, const struct nu_piece *pieces, unsigned npieces)
 {
 	struct iovec to[BATCH], from[BATCH];
+	size_t bytes = 0;
 
 	for (unsigned done = 0; done < npieces;) {
 		unsigned n = 0;
@@ -108,6 +110,9 @@ static int cma_read(unsigned peer, const struct nu_piece *pieces, unsigned npiec
 			return ret;
 		done += n;
 	}
+	for (unsigned i = 0; i < npieces; i++)
+		bytes += pieces[i].len_bytes;
+	nu_stat_add(nu_core_self(), NU_STAT_READ_BYTES_CMA, bytes);
 	return peer_alive(peer) ? 0 : -EHOSTDOWN; /* else the pid may have been another's */
 }
 

@@ -96,6 +96,24 @@ static inline __attribute__((unused)) unsigned check_shuttle(struct nu_ref ref, 
 	return failed;
 }
 
+/* How the bytes of moves were read, in the whole job: "read: cma 0, verbs 4096, am 0 bytes". */
+static inline __attribute__((unused)) void check_print_reads(void)
+{
+	uint64_t cma = 0, verbs = 0, am = 0;
+
+	for (unsigned n = 0; n < nu_node_count(); n++) {
+		struct nu_stats s;
+
+		CHECK_IS(nu_stats(n, &s), 0);
+		cma += s.read_bytes_cma;
+		verbs += s.read_bytes_verbs;
+		am += s.read_bytes_am;
+	}
+	printf("read: cma %lu, verbs %lu, am %lu bytes\n", (unsigned long)cma, (unsigned long)verbs,
+	       (unsigned long)am);
+	CHECK(cma + verbs + am > 0);
+}
+
 static inline void check_end(uint64_t begin_us)
 {
 	bool ok = check_made && !check_failed;

@@ -374,6 +374,7 @@ static void conserve(void)
 	for (unsigned i = 0; i < j.nproclets; i++)
 		counter_ref_put(&j.p[i]);
 	check_left(0);
+	check_print_reads();
 }
 
 static int conserve_main(int argc, char **argv)

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What moves cost besides time: processor time of the source and of the destination, messages, and what the reader did, for
+ * each move. Proclets go from node 1, which has nothing else to do, to node 0. Processor time is the processes' own
+ * (getrusage): what the kernel does for a soft-RoCE device in its interrupts is not in it.
+ */
+#include "perf.h"
+
+#include <stdlib.h>
+
+#define MOVES 100
+
+NU_STRUCT(cost, val(uint64_t, cpu_us), val(uint64_t, messages), val(uint64_t, requests),
+	  val(uint64_t, completions), val(uint64_t, polls), val(uint64_t, sleeps), val(uint64_t, syscalls));
+
+struct meter {
+	uint64_t dummy;
+};
+NU_CLASS(meter);
+NU_METHOD(meter, look, obj(cost));
+
+struct parcel {
+	char *memory;
+};
+NU_CLASS(parcel, val(uint64_t, size_bytes));
+
+int meter_init(struct meter *self)
+{
+	return 0;
+}
+
+struct cost meter_do_look(struct meter *self)
+{
+	struct nu_testing_reads r;
+	struct nu_stats s;
+
+	nu_testing_reads(&r);
+	return (struct cost){
+		.cpu_us = nu_testing_cpu_us(),
+		.messages = nu_stats(nu_node_self(), &s) ? 0 : s.batches_sent,
+		.requests = r.requests,
+		.completions = r.completions,
+		.polls = r.polls,
+		.sleeps = r.sleeps,
+		.syscalls = r.syscalls,
+	};
+}
+
+int parcel_init(struct parcel *self, uint64_t size_bytes)
+{
+	self->memory = malloc(size_bytes);
+	if (!self->memory)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < size_bytes; i += 4096)
+		self->memory[i] = (char)i;
+	return 0;
+}
+
+static void line(const struct perf_options *o, const struct perf_case *c, const char *test, const char *unit,
+		 uint64_t sum)
+{
+	struct perf_row row = {.test = test,
+			       .unit = unit,
+			       .size_bytes = c->size_bytes,
+			       .samples = &sum,
+			       .count = 1,
+			       .scale = 1.0 / (double)c->count,
+			       .reader = nu_testing_reader(1)};
+
+	perf_report(o, &row);
+}
+
+static void report(const struct perf_options *o, const struct perf_case *c, const struct cost *from,
+		   const struct cost *to)
+{
+	line(o, c, "cost source cpu", "us", from[1].cpu_us - from[0].cpu_us);
+	line(o, c, "cost destination cpu", "us", to[1].cpu_us - to[0].cpu_us);
+	line(o, c, "cost messages", "count",
+	     from[1].messages - from[0].messages + to[1].messages - to[0].messages);
+	line(o, c, "cost read requests", "count", to[1].requests - to[0].requests);
+	line(o, c, "cost completions", "count", to[1].completions - to[0].completions);
+	line(o, c, "cost completion polls", "count", to[1].polls - to[0].polls);
+	line(o, c, "cost completion sleeps", "count", to[1].sleeps - to[0].sleeps);
+	line(o, c, "cost read syscalls", "count", to[1].syscalls - to[0].syscalls);
+}
+
+/* One proclet at a time, so that any size fits; made and ended outside of what is counted. */
+static int move_one(const struct perf_case *c, const struct meter_ref *meters, struct cost sums[2][2])
+{
+	struct nu_options there = {.node = NU_NODE(1)};
+	struct cost now[2][2];
+	int ret;
+	NU_SCOPED(parcel, p);
+
+	ret = parcel_create(&there, c->size_bytes, &p);
+	for (unsigned n = 0; n < 2 && !ret; n++)
+		ret = meter_look(meters[n], &now[n][0]);
+	if (!ret)
+		ret = nu_migrate(p.ref, 0);
+	for (unsigned n = 0; n < 2 && !ret; n++)
+		ret = meter_look(meters[n], &now[n][1]);
+	for (unsigned n = 0; n < 2 && !ret; n++) {
+		for (unsigned k = 0; k < 2; k++) {
+			const uint64_t *v = (const uint64_t *)&now[n][k];
+			uint64_t *sum = (uint64_t *)&sums[n][k];
+
+			for (unsigned i = 0; i < sizeof(struct cost) / sizeof(*v); i++)
+				sum[i] += v[i];
+		}
+	}
+	return ret;
+}
+
+static int cost_case(const struct perf_options *o, const struct perf_case *c)
+{
+	struct cost sums[2][2] = {{{0}}};
+	int ret = 0;
+	NU_SCOPED(meter, at0);
+	NU_SCOPED(meter, at1);
+
+	ret = meter_create(&(struct nu_options){.node = NU_NODE(0), .pinned = true}, &at0);
+	if (!ret)
+		ret = meter_create(&(struct nu_options){.node = NU_NODE(1), .pinned = true}, &at1);
+	for (size_t i = 0; i < c->count && !ret; i++)
+		ret = move_one(c, (struct meter_ref[]){at0, at1}, sums);
+	if (!ret)
+		report(o, c, sums[1], sums[0]);
+	return ret;
+}
+
+int perf_cost(const struct perf_options *o)
+{
+	struct perf_case base = {.size_bytes = 65536, .count = MOVES};
+	int ret = perf_need_two("cost");
+
+	return ret ? ret : perf_each(o, base, cost_case);
+}
