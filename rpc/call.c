@@ -10,7 +10,7 @@
 #define AGAIN_MAX	 5000u
 #define BACKOFF_US_MIN	 10u
 #define BACKOFF_US_MAX	 2000u
-#define EXPECT_US	 300u /* a peer's step of a move, while a proclet stands still */
+#define EXPECT_US	 100u /* a peer's step of a move, while a proclet stands still */
 #define EXPECT_US_MAX	 3000u
 #define UNREACHED_US_MAX (10u * 1000 * 1000) /* a call that nobody takes for so long is given up */
 

@@ -332,8 +332,11 @@ void nu_rpc_expect(bool (*done)(void *arg), void *arg, unsigned alone_us, unsign
 		if (nu_sched_crowded())
 			sched_yield(); /* whoever we wait for may need this processor */
 		now = nu_mono_ns();
-		if (now - start >= alone_us * 1000ull)
-			nu_yield();
+		if (now - start < alone_us * 1000ull)
+			continue;
+		if (!nu_sched_has_queued())
+			break; /* the core sleeps, and a message wakes it */
+		nu_yield();
 	}
 }
 

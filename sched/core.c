@@ -491,6 +491,11 @@ int nu_sched_stop(void)
 	return 0;
 }
 
+bool nu_sched_has_queued(void)
+{
+	return atomic_load_explicit(&nu_sched.cores[nu_core_self()]->nqueued, memory_order_relaxed) != 0;
+}
+
 bool nu_sched_crowded(void)
 {
 	return !nu_sched.pin;

@@ -121,6 +121,8 @@ bool nu_on_core(void);
 
 /* Whether this host has fewer processors than the nodes on it have cores: who polls should let others run. */
 bool nu_sched_crowded(void);
+/* Whether a thread waits for the calling core. */
+bool nu_sched_has_queued(void);
 
 /* ---- start and stop ---- */
 /*
