@@ -328,6 +328,12 @@ void nu_pool_stats(struct nu_pool_stats *s_p);
  * -ENOMEM. Any kernel thread.
  */
 ssize_t nu_pool_refill(size_t max_bytes);
+/*
+ * Giving pages back takes the kernel about 60 us a MiB: so much (0) of free memory stays beyond the reserve when extents are
+ * put, until nu_pool_trim() gives it back. Who moves heaps out does not pay for it, nor who fills the pool again at once.
+ */
+void nu_pool_set_slack(size_t slack_bytes);
+void nu_pool_trim(void);
 
 /*
  * Mappings are limited (vm.max_map_count). Whoever makes lasting ones promises them here first and gives the promise

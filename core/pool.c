@@ -244,12 +244,12 @@ static struct nu_chunk *pick_idle(void)
 	return best;
 }
 
-/* Takes idle chunks that the reserve does not need out of the pool, into @chunks. Lock held. */
-static void collect_idle(struct nu_list *chunks)
+/* Takes idle chunks that neither the reserve nor @slack_bytes need out of the pool, into @chunks. Lock held. */
+static void collect_idle(struct nu_list *chunks, size_t slack_bytes)
 {
 	nu_list_init(chunks);
 	while (!nu_list_empty(&nu_pool.idle) &&
-	       nu_pool.free_bytes >= nu_pool.reserve_bytes + nu_pool.chunk_bytes) {
+	       nu_pool.free_bytes >= nu_pool.reserve_bytes + slack_bytes + nu_pool.chunk_bytes) {
 		struct nu_chunk *c = pick_idle();
 		nu_buddy_remove(c);
 		chunk_unlink(c);
@@ -374,6 +374,23 @@ ssize_t nu_pool_refill(size_t max_bytes)
 }
 
 /* ---- extents ---- */
+
+void nu_pool_set_slack(size_t slack_bytes)
+{
+	nu_lock_acquire(&nu_pool.lock);
+	nu_pool.slack_bytes = slack_bytes;
+	nu_lock_release(&nu_pool.lock);
+}
+
+void nu_pool_trim(void)
+{
+	struct nu_list idle;
+
+	nu_lock_acquire(&nu_pool.lock);
+	collect_idle(&idle, 0);
+	nu_lock_release(&nu_pool.lock);
+	chunks_destroy(&idle);
+}
 
 static int charge(size_t len)
 {
@@ -691,7 +708,7 @@ static void put_block(struct nu_extent *e, struct nu_chunk *c)
 	if (whole)
 		nu_buddy_give(&b);
 	uncharge(e->len_bytes);
-	collect_idle(&idle);
+	collect_idle(&idle, nu_pool.slack_bytes);
 	nu_lock_release(&nu_pool.lock);
 	chunks_destroy(&idle);
 }

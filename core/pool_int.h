@@ -43,6 +43,7 @@ struct nu_pool {
 	bool ready;
 	const struct nu_pool_ops *ops;
 	size_t budget_bytes, chunk_bytes, reserve_bytes;
+	size_t slack_bytes;	  /* free beyond the reserve that is given back by nu_pool_trim() alone */
 	size_t used_bytes;	  /* of the budget */
 	size_t mapped_bytes;	  /* chunks of any size */
 	size_t free_bytes;	  /* in chunks of the usual size */
@@ -57,9 +58,9 @@ extern struct nu_pool nu_pool;
 
 enum nu_take {
 	NU_TAKE_BACKED, /* as much of it backed as can be had */
-	NU_TAKE_ANY,	/* leaves the reserve to those who want it: it would be backed again, until all of the pool is */
-	NU_TAKE_LAST,	/* takes that, too */
-	NU_TAKE_FILL,	/* not all backed, next to what is: for filling up the reserve */
+	NU_TAKE_ANY, /* leaves the reserve to those who want it: it would be backed again, until all of the pool is */
+	NU_TAKE_LAST, /* takes that, too */
+	NU_TAKE_FILL, /* not all backed, next to what is: for filling up the reserve */
 };
 
 /* All with the pool's lock held. buddy.c */

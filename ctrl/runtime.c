@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define RESERVE_BYTES (64 * NU_MIB)
+#define SLACK_BYTES   (128 * NU_MIB) /* given back within REPORT_US */
 #define REPORT_US     (200u * 1000)
 
 static struct runtime {
@@ -82,6 +83,7 @@ static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 		ret = nu_pool_init(nu_node.mem_bytes, 0, nu_node.count > 1 ? reserve : 0, pool_ops);
 	if (!ret && nu_node.count > 1)
 		(void)!nu_pool_refill(0); /* what is missing is backed later */
+	nu_pool_set_slack(nu_node.mem_bytes / 16 < SLACK_BYTES ? nu_node.mem_bytes / 16 : SLACK_BYTES);
 	if (!ret && runtime.options->node_init)
 		ret = runtime.options->node_init(nu_node.self);
 	nu_fds_note(&foreign_fds); /* what is open from here on is ours, or UCX's */
@@ -149,6 +151,7 @@ static void report_loop(void)
 			said = s.used_bytes;
 			nu_client_report(nu_node.self, said);
 		}
+		nu_pool_trim();
 		while (nu_pool_refill(2 * NU_MIB) > 0)
 			nu_yield();
 		nu_sleep_us(REPORT_US);
