@@ -333,7 +333,8 @@ ssize_t nu_pool_refill(size_t max_bytes);
  * put, until nu_pool_trim() gives it back. Who moves heaps out does not pay for it, nor who fills the pool again at once.
  */
 void nu_pool_set_slack(size_t slack_bytes);
-void nu_pool_trim(void);
+/* One step of that, about 2 ms at most. False: there is nothing to give back. Any kernel thread. */
+bool nu_pool_trim(void);
 
 /*
  * Mappings are limited (vm.max_map_count). Whoever makes lasting ones promises them here first and gives the promise

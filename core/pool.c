@@ -375,23 +375,6 @@ ssize_t nu_pool_refill(size_t max_bytes)
 
 /* ---- extents ---- */
 
-void nu_pool_set_slack(size_t slack_bytes)
-{
-	nu_lock_acquire(&nu_pool.lock);
-	nu_pool.slack_bytes = slack_bytes;
-	nu_lock_release(&nu_pool.lock);
-}
-
-void nu_pool_trim(void)
-{
-	struct nu_list idle;
-
-	nu_lock_acquire(&nu_pool.lock);
-	collect_idle(&idle, 0);
-	nu_lock_release(&nu_pool.lock);
-	chunks_destroy(&idle);
-}
-
 static int charge(size_t len)
 {
 	size_t used;
@@ -650,12 +633,14 @@ static bool go_home(struct nu_extent *e)
 static void note_use(const struct nu_block *b)
 {
 	struct nu_unit *u = b->chunk->units;
+	bool all = pages_there(b->chunk->base + ((size_t)b->at << NU_POOL_UNIT_SHIFT),
+			       (size_t)b->n << NU_POOL_UNIT_SHIFT);
 
 	for (unsigned i = b->at; i < b->at + b->n; i++) {
 		u[i].dirty = true;
 		if (!u[i].backed)
-			u[i].backed = pages_there(b->chunk->base + ((size_t)i << NU_POOL_UNIT_SHIFT),
-						  NU_EXTENT_MIN_BYTES);
+			u[i].backed = all || pages_there(b->chunk->base + ((size_t)i << NU_POOL_UNIT_SHIFT),
+							 NU_EXTENT_MIN_BYTES);
 	}
 }
 
@@ -673,20 +658,22 @@ static void put_large(struct nu_extent *e, struct nu_chunk *c)
 	}
 }
 
-/*
- * Beyond the reserve the pages of what is given back go back to the system at once: its chunk cannot as long as anything
- * else in it lives, and what lives long lies everywhere.
- */
-static void drop_pages(const struct nu_block *b)
+/* Whether the pages of what is given back stay; else its chunk holds them for as long as anything else in it lives. */
+static bool pages_wanted(const struct nu_block *b)
 {
-	struct nu_unit *u = b->chunk->units;
 	bool wanted;
 
 	nu_lock_acquire(&nu_pool.lock);
-	wanted = nu_pool.backed_free_bytes < nu_pool.reserve_bytes;
+	wanted = nu_pool.backed_free_bytes < nu_pool.reserve_bytes + nu_pool.slack_bytes;
 	nu_lock_release(&nu_pool.lock);
-	if (b->chunk->registered || wanted ||
-	    madvise(b->chunk->base + ((size_t)b->at << NU_POOL_UNIT_SHIFT),
+	return wanted || b->chunk->registered;
+}
+
+static void drop_pages(const struct nu_block *b)
+{
+	struct nu_unit *u = b->chunk->units;
+
+	if (madvise(b->chunk->base + ((size_t)b->at << NU_POOL_UNIT_SHIFT),
 		    (size_t)b->n << NU_POOL_UNIT_SHIFT, MADV_DONTNEED))
 		return;
 	for (unsigned i = b->at; i < b->at + b->n; i++)
@@ -702,7 +689,8 @@ static void put_block(struct nu_extent *e, struct nu_chunk *c)
 
 	if (whole) {
 		note_use(&b);
-		drop_pages(&b);
+		if (!pages_wanted(&b))
+			drop_pages(&b);
 	}
 	nu_lock_acquire(&nu_pool.lock);
 	if (whole)
@@ -726,4 +714,59 @@ void nu_extent_put(struct nu_extent *e)
 	else
 		put_block(e, c);
 	memset(e, 0, sizeof(*e));
+}
+
+void nu_pool_set_slack(size_t slack_bytes)
+{
+	nu_lock_acquire(&nu_pool.lock);
+	nu_pool.slack_bytes = slack_bytes;
+	nu_lock_release(&nu_pool.lock);
+}
+
+/* One idle chunk that the reserve does not need. */
+static bool trim_chunk(void)
+{
+	struct nu_chunk *c = NULL;
+
+	nu_lock_acquire(&nu_pool.lock);
+	if (!nu_list_empty(&nu_pool.idle) &&
+	    nu_pool.free_bytes >= nu_pool.reserve_bytes + nu_pool.chunk_bytes) {
+		c = pick_idle();
+		nu_buddy_remove(c);
+		chunk_unlink(c);
+	}
+	nu_lock_release(&nu_pool.lock);
+	if (c)
+		chunk_destroy(c);
+	return c != NULL;
+}
+
+/* The pages of one free block in a chunk that is in use. */
+static bool trim_block(void)
+{
+	size_t before, excess, len = NU_EXTENT_MIN_BYTES;
+	struct nu_block b;
+	unsigned order = 0;
+	bool taken;
+
+	nu_lock_acquire(&nu_pool.lock);
+	before = nu_pool.backed_free_bytes;
+	excess = before > nu_pool.reserve_bytes ? before - nu_pool.reserve_bytes : 0;
+	for (; 2 * len <= excess && 2 * len <= REFILL_STEP; len *= 2)
+		order++;
+	taken = len <= excess && !nu_pool.ops && nu_buddy_take(order, NU_TAKE_BACKED, &b);
+	nu_lock_release(&nu_pool.lock);
+	if (!taken)
+		return false;
+	drop_pages(&b);
+	nu_lock_acquire(&nu_pool.lock);
+	nu_buddy_give(&b);
+	taken = nu_pool.backed_free_bytes < before;
+	nu_lock_release(&nu_pool.lock);
+	return taken;
+}
+
+bool nu_pool_trim(void)
+{
+	return trim_chunk() || trim_block();
 }

@@ -151,7 +151,8 @@ static void report_loop(void)
 			said = s.used_bytes;
 			nu_client_report(nu_node.self, said);
 		}
-		nu_pool_trim();
+		while (nu_pool_trim())
+			nu_yield();
 		while (nu_pool_refill(2 * NU_MIB) > 0)
 			nu_yield();
 		nu_sleep_us(REPORT_US);

@@ -106,10 +106,12 @@ static int am_read(unsigned peer, const struct nu_piece *pieces, unsigned npiece
 			if (ret)
 				return ret;
 			done += a.len_bytes;
-			nu_stat_add(nu_core_self(), NU_STAT_READ_BYTES_AM, a.len_bytes);
 		}
 	}
 	return 0;
 }
 
-const struct nu_reader_ops nu_reader_am = {.name = "am", .probe = am_probe, .read = am_read};
+const struct nu_reader_ops nu_reader_am = {.name = "am",
+					   .bytes = NU_STAT_READ_BYTES_AM,
+					   .probe = am_probe,
+					   .read = am_read};

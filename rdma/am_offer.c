@@ -148,7 +148,6 @@ static int read_piece(unsigned peer, const struct nu_piece *p)
 		if (ret)
 			return ret;
 		done += len;
-		nu_stat_add(nu_core_self(), NU_STAT_READ_BYTES_AM, len);
 	}
 	return 0;
 }
@@ -164,6 +163,7 @@ static int am_read(unsigned peer, const struct nu_piece *pieces, unsigned npiece
 
 const struct nu_reader_ops nu_reader_am_offer = {
 	.name = "am-offer",
+	.bytes = NU_STAT_READ_BYTES_AM,
 	.by_offer = true,
 	.probe = am_probe,
 	.read = am_read,

@@ -95,7 +95,6 @@ static int read_batch(unsigned peer, struct iovec *to, struct iovec *from, unsig
 static int cma_read(unsigned peer, const struct nu_piece *pieces, unsigned npieces)
 {
 	struct iovec to[BATCH], from[BATCH];
-	size_t bytes = 0;
 
 	for (unsigned done = 0; done < npieces;) {
 		unsigned n = 0;
@@ -110,10 +109,10 @@ static int cma_read(unsigned peer, const struct nu_piece *pieces, unsigned npiec
 			return ret;
 		done += n;
 	}
-	for (unsigned i = 0; i < npieces; i++)
-		bytes += pieces[i].len_bytes;
-	nu_stat_add(nu_core_self(), NU_STAT_READ_BYTES_CMA, bytes);
 	return peer_alive(peer) ? 0 : -EHOSTDOWN; /* else the pid may have been another's */
 }
 
-const struct nu_reader_ops nu_reader_cma = {.name = "cma", .probe = cma_probe, .read = cma_read};
+const struct nu_reader_ops nu_reader_cma = {.name = "cma",
+					    .bytes = NU_STAT_READ_BYTES_CMA,
+					    .probe = cma_probe,
+					    .read = cma_read};

@@ -30,6 +30,7 @@ struct nu_offer_piece {
 /* A way to read a peer's memory. Chosen per pair of nodes, best first. reader.c */
 struct nu_reader_ops {
 	const char *name;
+	enum nu_stat bytes; /* counts what is read so */
 	bool by_offer;
 	/* Whether node @peer can be read so. 0, or a negative errno with the reason in @why. */
 	int (*probe)(unsigned peer, char *why, size_t why_len);

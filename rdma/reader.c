@@ -78,9 +78,16 @@ int nu_reader_connect(unsigned peer)
 
 int nu_reader_read(unsigned peer, const struct nu_piece *pieces, unsigned npieces)
 {
+	uint64_t bytes = 0;
+	int ret;
+
 	if (peer >= NU_MAX_NODES || !chosen[peer])
 		return -ENODEV;
-	return chosen[peer]->read(peer, pieces, npieces);
+	ret = chosen[peer]->read(peer, pieces, npieces);
+	for (unsigned i = 0; i < npieces && !ret; i++)
+		bytes += pieces[i].len_bytes;
+	nu_stat_add(nu_core_self(), chosen[peer]->bytes, bytes);
+	return ret;
 }
 
 int nu_reader_offer_kind(unsigned peer)

@@ -346,6 +346,7 @@ static int verbs_probe(unsigned peer, char *why, size_t why_len)
 
 const struct nu_reader_ops nu_reader_verbs = {
 	.name = "verbs",
+	.bytes = NU_STAT_READ_BYTES_VERBS,
 	.by_offer = true,
 	.probe = verbs_probe,
 	.connect = nu_verbs_connect,

@@ -71,6 +71,7 @@ static int read_pieces(unsigned peer, const struct nu_piece *pieces, unsigned np
 }
 
 const struct nu_reader_ops nu_reader_verbs = {.name = "verbs",
+					      .bytes = NU_STAT_READ_BYTES_VERBS,
 					      .by_offer = true,
 					      .probe = probe,
 					      .read = read_pieces,
