@@ -479,6 +479,7 @@ void nu_move_node_dead(unsigned node)
 {
 	struct orphans o;
 
+	nu_reader_peer_dead(node);
 	do {
 		o = (struct orphans){.node = node};
 		nu_proclet_for_each(find_orphan, &o);

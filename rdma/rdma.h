@@ -54,6 +54,8 @@ extern const struct nu_reader_ops nu_reader_cma, nu_reader_verbs, nu_reader_am, 
 /* Probes the readers for each peer; @wanted: NULL or "auto", or a name. After every peer's card has been set. */
 int __must_check nu_reader_init(const char *wanted);
 int __must_check nu_reader_connect(unsigned peer);
+/* What there is to read @peer by, or for it to read us, goes. nu_node.dead says so already. Thread context. */
+void nu_reader_peer_dead(unsigned peer);
 int __must_check nu_reader_read(unsigned peer, const struct nu_piece *pieces, unsigned npieces);
 const char *nu_reader_name(unsigned peer);
 /* How @peer must offer what this node shall read: a number that nu_reader_of_kind() knows there; 0: it need not. */

@@ -69,6 +69,15 @@ int nu_reader_init(const char *wanted)
 	return 0;
 }
 
+void nu_reader_peer_dead(unsigned peer)
+{
+	/* Each by itself: what we read the peer by says nothing of what it read us by. */
+	for (size_t i = 0; i < NREADERS; i++) {
+		if (readers[i]->cut)
+			readers[i]->cut(peer);
+	}
+}
+
 int nu_reader_connect(unsigned peer)
 {
 	if (peer >= NU_MAX_NODES || !chosen[peer])
