@@ -52,7 +52,7 @@
 	X(MOVE_ENDED, "move.ended")                                                                          \
 	X(MOVE_UNDONE, "move.undone")                                                                        \
 	X(MOVE_ABORTED, "move.aborted")                                                                      \
-	/* RDMA: a region, a connection, a work request, its completion, a window */                          \
+	/* RDMA: a region, a connection, a work request, its completion, a window */                         \
 	X(RDMA_REGISTER, "rdma.register")                                                                    \
 	X(RDMA_CONNECT, "rdma.connect")                                                                      \
 	X(RDMA_POST, "rdma.post")                                                                            \

@@ -78,7 +78,7 @@ struct nu_segments {
 	struct nu_ctrl_slab blocks; /* struct nu_seg_block, free and used ones */
 	struct nu_ctrl_map by_start;
 	uint32_t free_heads[NU_SEG_MAX_ORDER + 1];
-	uint32_t orders_free; /* bit k: a free block of order k exists */
+	uint32_t orders_free;	    /* bit k: a free block of order k exists */
 	uint64_t units, free_units; /* all, and of these free */
 	uint32_t nblocks;
 };
