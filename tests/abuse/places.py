@@ -207,7 +207,7 @@ def no_shared_memory_folder():
         raise Skip("mounts are not allowed here")
     r = small_demo(hide, env=dict(ENV, NU_LOG="info")).end()
     all_well(r).must(0, "all nodes are on this host") # shared memory of ours needs no folder
-    all_well(small_demo(hide, ["--transport", "posix,sysv,self"]).end())
+    all_well(small_demo(hide, ["--transport", "sysv,self"]).end())
     small = [h.replace("size=0,mode=555,ro", "size=1m") for h in hide]
     all_well(small_demo(small, ["--transport", "shm"]).end())
 

@@ -291,7 +291,7 @@ static void other_job(void)
 
 int main(void)
 {
-	rig_start("shm");
+	rig_start("sm");
 	ids();
 	classes();
 	descriptors();

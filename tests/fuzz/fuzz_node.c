@@ -462,7 +462,7 @@ static void send(struct in *in)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-	rig_start("shm");
+	rig_start("sm");
 	return 0;
 }
 

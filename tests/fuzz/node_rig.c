@@ -580,8 +580,12 @@ static bool is_resident(uint64_t id)
 static void count(struct nu_proclet *p, void *arg)
 {
 	struct census *c = arg;
+	struct nu_list *l;
 
-	c->threads += p->nthreads;
+	nu_lock_acquire(&p->lock);
+	nu_list_for_each (l, &p->threads)
+		c->threads += !nu_thread_is_spare(nu_list_entry(l, struct nu_thread, proclet_link));
+	nu_lock_release(&p->lock);
 	FUZZ_CHECK(!(damaged && p->id == RIG_MOVER && p->state == NU_PROCLET_PRESENT));
 	if (!is_resident(p->id) && c->strangers < 64)
 		c->p[c->strangers++] = p;
@@ -634,6 +638,7 @@ static void see_off(struct nu_proclet *p, unsigned round)
 		   (p->state == NU_PROCLET_PRESENT ||
 		    (p->state == NU_PROCLET_DYING && p->calls_active && round > 100))) {
 		nu_lock_acquire(&p->lock);
+		nu_quick_close(p);
 		mine = p->state == NU_PROCLET_PRESENT || p->calls_active;
 		p->state = NU_PROCLET_DYING;
 		p->calls_active += 1000; /* it does not end by itself as well */

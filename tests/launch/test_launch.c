@@ -214,9 +214,11 @@ Test(launch, options_reach_nodes)
 	finish(&r);
 	expect_status(&r, 0);
 	expect_text(&r, 0,
-		    "[0] node 0 of 2 cores 5 mem 100663296 reader cma transport tcp,self ucx n stdin 0\n");
+		    "[0] node 0 of 2 cores 5 mem 100663296 reader cma transport tcp,self ucx n stdin 0 host "
+		    "0 of 1 address \n");
 	expect_text(&r, 0,
-		    "[1] node 1 of 2 cores 5 mem 100663296 reader cma transport tcp,self ucx n stdin 0\n");
+		    "[1] node 1 of 2 cores 5 mem 100663296 reader cma transport tcp,self ucx n stdin 0 host "
+		    "0 of 1 address \n");
 }
 
 Test(launch, stdin_is_node_0s)
@@ -225,10 +227,10 @@ Test(launch, stdin_is_node_0s)
 	start(&r, "/bin/sh", "-c", "echo x | '" NU_LAUNCH "' -n 2 '" NODE_PROG "' info");
 	finish(&r);
 	expect_status(&r, 0);
-	cr_assert_eq(count_of(r.text[0], "stdin 1\n"), 1);
-	cr_assert(strstr(r.text[0], "stdin 1\n") > strstr(r.text[0], "node 0 of 2") ||
+	cr_assert_eq(count_of(r.text[0], "stdin 1 host"), 1);
+	cr_assert(strstr(r.text[0], "stdin 1 host") > strstr(r.text[0], "node 0 of 2") ||
 		  strstr(r.text[0], "[1] node"));
-	expect_text(&r, 0, "stdin 0\n");
+	expect_text(&r, 0, "stdin 0 host");
 }
 
 static void check_lines(const char *text, size_t len, unsigned nodes, unsigned count, bool prefix)

@@ -93,7 +93,7 @@ Test(shm, strangers_are_not_heard)
 static void full_thread(void *arg)
 {
 	size_t max = 1 << 20;
-	unsigned char *data = malloc(max);
+	unsigned char *data = malloc(max + 8);
 
 	CHECK(data);
 	for (size_t len = 64; len <= max; len *= 4) {
