@@ -658,13 +658,20 @@ static void put_large(struct nu_extent *e, struct nu_chunk *c)
 	}
 }
 
-/* Whether the pages of what is given back stay; else its chunk holds them for as long as anything else in it lives. */
+/*
+ * Whether the pages of what is given back stay; else its chunk holds them for as long as anything else in it lives. What is
+ * backed only here and there is not known to nu_pool_trim().
+ */
 static bool pages_wanted(const struct nu_block *b)
 {
-	bool wanted;
+	size_t keep = nu_pool.reserve_bytes;
+	bool wanted, whole = true;
 
+	for (unsigned i = b->at; i < b->at + b->n; i++)
+		whole &= b->chunk->units[i].backed;
 	nu_lock_acquire(&nu_pool.lock);
-	wanted = nu_pool.backed_free_bytes < nu_pool.reserve_bytes + nu_pool.slack_bytes;
+	keep += whole ? nu_pool.slack_bytes : 0;
+	wanted = nu_pool.backed_free_bytes < keep;
 	nu_lock_release(&nu_pool.lock);
 	return wanted || b->chunk->registered;
 }
@@ -741,29 +748,47 @@ static bool trim_chunk(void)
 	return c != NULL;
 }
 
-/* The pages of one free block in a chunk that is in use. */
+/* Takes a free block of @order of which something is backed. Lock held. */
+static bool take_backed(unsigned order, struct nu_block *b)
+{
+	if (!nu_buddy_take(order, NU_TAKE_BACKED, b))
+		return false;
+	for (unsigned i = b->at; i < b->at + b->n; i++) {
+		if (b->chunk->units[i].backed)
+			return true;
+	}
+	nu_buddy_give(b);
+	return false;
+}
+
+/* The pages of one free block in a chunk that is in use. A device's chunks keep theirs. */
 static bool trim_block(void)
 {
-	size_t before, excess, len = NU_EXTENT_MIN_BYTES;
+	size_t excess, len = NU_EXTENT_MIN_BYTES;
 	struct nu_block b;
 	unsigned order = 0;
-	bool taken;
+	bool taken = false;
 
 	nu_lock_acquire(&nu_pool.lock);
-	before = nu_pool.backed_free_bytes;
-	excess = before > nu_pool.reserve_bytes ? before - nu_pool.reserve_bytes : 0;
+	excess = nu_pool.backed_free_bytes > nu_pool.reserve_bytes
+			 ? nu_pool.backed_free_bytes - nu_pool.reserve_bytes
+			 : 0;
 	for (; 2 * len <= excess && 2 * len <= REFILL_STEP; len *= 2)
 		order++;
-	taken = len <= excess && !nu_pool.ops && nu_buddy_take(order, NU_TAKE_BACKED, &b);
+	/* Free blocks that large may have nothing, while smaller ones do. */
+	if (len <= excess && !nu_pool.ops) {
+		do
+			taken = take_backed(order, &b);
+		while (!taken && order--);
+	}
 	nu_lock_release(&nu_pool.lock);
 	if (!taken)
 		return false;
 	drop_pages(&b);
 	nu_lock_acquire(&nu_pool.lock);
 	nu_buddy_give(&b);
-	taken = nu_pool.backed_free_bytes < before;
 	nu_lock_release(&nu_pool.lock);
-	return taken;
+	return true;
 }
 
 bool nu_pool_trim(void)
