@@ -345,11 +345,13 @@ static void add_handover(struct in *in)
 		      noffers * sizeof(struct nu_offer_piece) + rest;
 	size_t len = sizeof(struct nu_handover_args) + blob;
 	struct nu_handover_args *a = m ? room(len) : NULL;
-	struct nu_handover *h = (void *)(a + 1);
-	struct nu_handover_thread *t = (void *)(h + 1);
+	struct nu_handover_thread *t;
+	struct nu_handover *h;
 
 	if (!m || !a)
 		return;
+	h = (void *)(a + 1);
+	t = (void *)(h + 1);
 	a->blob = (struct nu_bytes){(void *)1, blob};
 	*h = (struct nu_handover){
 		.id = RIG_MOVER, .location = 2, .from = 1, .used_bytes = rig_image_bytes(), .nthreads = n};
