@@ -154,8 +154,7 @@ static void scale_nothing_left(void)
 			  n, f->present, s->present, f->notes, f->arriving, f->held, f->lent);
 		CHECK_MSG(f->mappings < s->mappings + SCALE_MAPS_SLACK,
 			  "node %u: %lu mappings, %lu at the start", n, f->mappings, s->mappings);
-		CHECK_MSG(!scale_is_large(n),
-			  "node %u: RSS %lu MiB, %lu at the start", n, f->rss_bytes >> 20,
+		CHECK_MSG(!scale_is_large(n), "node %u: RSS %lu MiB, %lu at the start", n, f->rss_bytes >> 20,
 			  s->rss_bytes >> 20);
 	}
 }
