@@ -7,13 +7,10 @@
 
 #include "nu.h"
 
-/* Reads @len_bytes at @remote of node @node's memory into @local, one-sidedly, by the reader chosen for that pair.
- * Errors: -ENODEV no reader; -EIO; -EHOSTDOWN. */
-NU_API int __must_check nu_testing_read(unsigned node, void *local, const void *remote, size_t len_bytes);
 /*
  * Memory of node @node to be read again and again by any reader, those by offers too, and memory here to read it into.
  * A reader without offers (am refuses all but heaps and stacks) is given @remote, as many bytes of a proclet there.
- * Context: a proclet's thread; may switch. Errors: -EINVAL, -ENOMEM, -ENOSPC too many there; as nu_testing_read().
+ * Context: a proclet's thread; may switch. Errors: -EINVAL, -ENOMEM, -ENOSPC too many there; -ENODEV no reader; -EIO; -EHOSTDOWN.
  */
 struct nu_testing_source {
 	void *local; /* what was read */

@@ -34,13 +34,6 @@ NU_API void nu_testing_census(struct nu_testing_census *c_p)
 	nu_proclet_for_each(count_one, c_p);
 }
 
-NU_API int nu_testing_read(unsigned node, void *local, const void *remote, size_t len_bytes)
-{
-	struct nu_piece piece = {local, (uint64_t)remote, len_bytes};
-
-	return nu_reader_read(node, &piece, 1);
-}
-
 NU_API const char *nu_testing_reader(unsigned node)
 {
 	return nu_reader_name(node);

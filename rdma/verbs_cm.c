@@ -727,16 +727,25 @@ int nu_cm_listen(const char *address)
 
 /* ---- waiting for it ---- */
 
-int nu_cm_await(struct nu_lane *l)
+uint32_t nu_cm_failures(struct nu_lane *l)
+{
+	uint32_t failures;
+
+	nu_lock_acquire(&l->lock);
+	failures = l->failures;
+	nu_lock_release(&l->lock);
+	return failures;
+}
+
+int nu_cm_await(struct nu_lane *l, uint32_t failures)
 {
 	uint64_t until = nu_mono_ns() + (l->out ? AWAIT_OUT_NS : AWAIT_IN_NS);
 	struct nu_lane_wait w;
-	uint32_t failures, seen;
+	uint32_t seen;
 	int ret = 0;
 
 	nu_lane_wait_init(&w);
 	nu_lock_acquire(&l->lock);
-	failures = l->failures;
 	while (l->state != NU_LANE_UP) {
 		if (peer_gone(l))
 			ret = -EHOSTDOWN;

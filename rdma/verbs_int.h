@@ -196,8 +196,10 @@ void nu_cm_stop(void);
 void nu_cm_close(void);
 /* Has the service thread look at all lanes. Any kernel thread. */
 void nu_cm_poke(void);
-/* Waits until the lane is up. Thread context. */
-int __must_check nu_cm_await(struct nu_lane *l);
+/* Waits until the lane is up, or could not be made once more than @failures times: then its error. Thread context. */
+int __must_check nu_cm_await(struct nu_lane *l, uint32_t failures);
+/* How often it could not be made so far: to be asked before it is wanted, so that no failure is waited for past its time. */
+uint32_t nu_cm_failures(struct nu_lane *l);
 
 /* ---- who is there: private data of connections. verbs_hello.c ---- */
 

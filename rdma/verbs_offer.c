@@ -231,7 +231,7 @@ int nu_verbs_offer(unsigned to, const struct nu_extent *e, size_t len_bytes, str
 	for (unsigned tries = 0; ret == -EHOSTUNREACH && tries < TRIES; tries++) {
 		struct nu_lane *l = pick(p);
 
-		ret = nu_cm_await(l);
+		ret = nu_cm_await(l, nu_cm_failures(l));
 		if (!ret)
 			ret = bind_on(l, mr, (uint64_t)e->home, len_bytes, piece_p);
 		else

@@ -108,14 +108,17 @@ static int check_peer(unsigned node, struct nu_verbs_peer **p_p)
 
 int nu_verbs_connect(unsigned node)
 {
+	uint32_t failures[NU_RDMA_QUEUE_PAIRS_MAX];
 	struct nu_verbs_peer *p;
 	int ret = check_peer(node, &p), err = 0;
 
 	if (ret)
 		return ret;
+	for (unsigned i = 0; i < nu_verbs.o.queue_pairs; i++)
+		failures[i] = nu_cm_failures(&p->out[i]);
 	want(p);
 	for (unsigned i = 0; i < nu_verbs.o.queue_pairs; i++) {
-		ret = nu_cm_await(&p->out[i]);
+		ret = nu_cm_await(&p->out[i], failures[i]);
 		err = ret ? ret : err;
 	}
 	return any_up(p) ? 0 : err;
