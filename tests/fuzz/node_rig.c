@@ -13,6 +13,7 @@
 void __lsan_register_root_region(const void *at, size_t len) __attribute__((weak));
 
 #define ROUNDS_MAX 8000
+#define SERVED_MAX 4096
 
 NU_VEC(words, uint32_t);
 typedef uint64_t (*box_fn)(uint64_t);
@@ -650,6 +651,38 @@ static void see_off(struct nu_proclet *p, unsigned round)
 	}
 }
 
+/* The calls that threads here serve. Their callers are handed the core back without further questions. */
+static struct {
+	uint64_t thread, seq;
+} served[SERVED_MAX];
+static unsigned nserved;
+
+static void note_served(struct nu_proclet *p, void *arg)
+{
+	struct nu_list *l;
+
+	nu_lock_acquire(&p->lock);
+	nu_list_for_each (l, &p->threads) {
+		const struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
+
+		if (!t->reply_proclet || nu_thread_is_spare(t))
+			continue;
+		FUZZ_CHECK(nserved < SERVED_MAX);
+		served[nserved].thread = (uint64_t)t->reply_thread;
+		served[nserved++].seq = t->reply_seq;
+	}
+	nu_lock_release(&p->lock);
+}
+
+static bool is_served(const struct nu_thread *t)
+{
+	for (unsigned i = 0; i < nserved; i++) {
+		if (served[i].thread == (uint64_t)t && served[i].seq == t->wait_seq)
+			return true;
+	}
+	return false;
+}
+
 /* Nobody will answer any more. */
 static void fail_waits(struct nu_proclet *p, void *arg)
 {
@@ -659,7 +692,7 @@ static void fail_waits(struct nu_proclet *p, void *arg)
 	nu_list_for_each (l, &p->threads) {
 		struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
 
-		if (p->frozen || !t->wait_seq || t->wait_done)
+		if (p->frozen || !t->wait_seq || t->wait_done || is_served(t))
 			continue;
 		t->wait_status = -EHOSTDOWN;
 		t->wait_done = 1;
@@ -675,6 +708,8 @@ static void look(void *arg)
 {
 	unsigned *round = arg;
 
+	nserved = 0;
+	nu_proclet_for_each(note_served, NULL);
 	nu_proclet_for_each(fail_waits, NULL);
 	memset(&last, 0, sizeof(last));
 	nu_proclet_for_each(count, &last);
