@@ -666,6 +666,8 @@ int nu_cm_start(void)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 	nu_verbs.has_service = !err;
+	if (err)
+		nu_err("verbs: service thread: %s (RLIMIT_NPROC, or a cgroup's pids.max)", strerror(-err));
 	return err;
 }
 

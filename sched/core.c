@@ -354,7 +354,8 @@ static int start_cores(void)
 		err = -pthread_create(&c->pthread, &attr, core_main, c);
 		c->has_kthread = !err;
 		if (err)
-			nu_err("core %u: pthread_create: errno %d", i, -err);
+			nu_err("core %u: its kernel thread: %s (RLIMIT_NPROC, or a cgroup's pids.max)", i,
+			       strerror(-err));
 	}
 	pthread_attr_destroy(&attr);
 	return err;

@@ -246,7 +246,7 @@ int nu_preempt_init(void)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	monitor.started = !err;
 	if (err)
-		nu_err("monitor thread: pthread_create: errno %d", -err);
+		nu_err("monitor thread: %s (RLIMIT_NPROC, or a cgroup's pids.max)", strerror(-err));
 	return err;
 }
 

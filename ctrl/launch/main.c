@@ -371,6 +371,21 @@ static int start_remote(const struct options *o)
 	return 0;
 }
 
+static bool start_writers(struct job *j, int *event_fd_p)
+{
+	*event_fd_p = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (*event_fd_p < 0) {
+		launch_say("output: eventfd: %s", strerror(errno));
+		return false;
+	}
+	int err = writer_start(&j->out, STDOUT_FILENO, *event_fd_p);
+	if (!err)
+		err = writer_start(&j->err, STDERR_FILENO, *event_fd_p);
+	if (err)
+		launch_say("output threads: %s (RLIMIT_NPROC, or a cgroup's pids.max)", strerror(-err));
+	return !err;
+}
+
 int main(int argc, char **argv)
 {
 	struct options o = {.reader = "auto", .transport = "auto"};
@@ -392,13 +407,9 @@ int main(int argc, char **argv)
 	int status = o.hosts ? start_remote(&o) : start_here(&o);
 	if (status)
 		return status;
-	l.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	/* After the fork: the child had one thread. */
-	if (l.event_fd < 0 || writer_start(&job.out, STDOUT_FILENO, l.event_fd) ||
-	    writer_start(&job.err, STDERR_FILENO, l.event_fd)) {
-		launch_say("output threads: %s", strerror(errno));
+	if (!start_writers(&job, &l.event_fd))
 		return 1; /* the program dies with us */
-	}
 	writers_run = true;
 	loop_run(&l, &job);
 	/* Not exit(): a writer may be stuck in a write that nobody reads. */

@@ -118,6 +118,26 @@ def an_unprivileged_user():
         shutil.rmtree(top)
 
 
+def few_threads_for_the_user():
+    """With one thread more each time, until the job has enough: what is missing is named, and nothing waits."""
+    need_root("changing the user")
+    need("setpriv")
+    need("prlimit")
+    top = copy_for_all()
+    try:
+        for threads in range(1, 65):
+            user = 64000 + threads  # what an init is slow to reap counts too
+            r = run(["prlimit", f"--nproc={threads}:{threads}", "setpriv", f"--reuid={user}", f"--regid={user}",
+                     "--clear-groups", top / "b/ctrl/nu_launch", "-n", "2", "--no-prefix", "--time-out", "50",
+                     top / "b/samples/accumulator"], env=ENV, cwd="/", apart=True)
+            if not r.status:
+                break
+            assert r.status == 1 and "RLIMIT_NPROC" in r.err and "time-out" not in r.err, f"{threads}: {r.status} {r.err}"
+        assert threads > 1 and r.out == RIGHT, f"{threads}: {r.status} {r.out} {r.err}"
+    finally:
+        shutil.rmtree(top)
+
+
 def an_unreadable_file():
     need_root("changing the user")
     need("setpriv")
@@ -290,7 +310,8 @@ def strace():
 
 KEYS.write_text("".join(f"{n}\n" for n in range(1, 501)))
 try:
-    main([two_jobs_at_once, nu_ctl_wants_to_know_which, an_unprivileged_user, an_unreadable_file, a_path_with_spaces,
+    main([two_jobs_at_once, nu_ctl_wants_to_know_which, an_unprivileged_user, few_threads_for_the_user,
+          an_unreadable_file, a_path_with_spaces,
           process_vm_readv_is_denied_shm, process_vm_readv_is_denied_tcp, cma_was_asked_for_and_is_denied,
           pidfd_open_is_denied, one_core, memlock_of_64_kib, stack_limits, no_shared_memory_folder, an_empty_environment,
           closed_descriptors, a_reader_that_goes_away, a_working_folder_that_is_gone, without_address_randomisation,
