@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Crashes on demand: abuse_crash WHERE WHAT [KIB]. WHERE: method (of a proclet on the last node), thread (that the method
- * spawned), main, moved (a thread that goes down on the node it was moved to), other (the caller is told, the job goes on), pthread, scheduler.
+ * spawned), main, moved (a thread that goes down on the node it was moved to), other (the caller is told, the job goes
+ * on), pthread, init (node_init on node 1).
  */
 #include <nu/nu.h>
 
@@ -15,11 +16,12 @@
 #include <unistd.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
+#define SMASHED	 24
 
 static const char *const whats[] = {"null",	  "call-null", "bus",	  "ill",	 "fpe",
 				    "abort",	  "frame",     "recurse", "double-free", "foreign-free",
 				    "inner-free", "overflow",  "global",  "raise",	 "big-free",
-				    "used-after", "library"};
+				    "used-after", "library",   "smash"};
 enum {
 	NULL_WRITE,
 	CALL_NULL,
@@ -38,6 +40,7 @@ enum {
 	BIG_FREE,
 	USED_AFTER,
 	LIBRARY,
+	SMASH,
 	WHATS
 };
 
@@ -100,6 +103,16 @@ static NOINLINE void use_after_free(void)
 		memset(malloc(96), 0, 96);
 }
 
+/* Where the callers' return addresses were: what looks for them next meets @wild. */
+static NOINLINE void smash(uintptr_t wild)
+{
+	volatile uintptr_t *at = __builtin_frame_address(0);
+
+	for (unsigned i = 0; i < SMASHED; i++)
+		at[i] = wild;
+	*(volatile int *)(wild & 0xff8) = 1;
+}
+
 static NOINLINE int go_wrong(int what, uint64_t arg, void *foreign)
 {
 	void *volatile block;
@@ -153,6 +166,9 @@ static NOINLINE int go_wrong(int what, uint64_t arg, void *foreign)
 		break;
 	case USED_AFTER:
 		use_after_free();
+		break;
+	case SMASH:
+		smash(arg);
 		break;
 	case LIBRARY:
 		return (int)strlen((char *)(uintptr_t)arg);
@@ -273,6 +289,7 @@ static int where_other(struct bad_ref ref, int what, uint64_t arg)
 }
 
 static uint64_t thread_args[2];
+static bool in_init;
 
 static void *plain_thread(void *arg)
 {
@@ -312,11 +329,16 @@ static int mainfunc(int argc, char **argv)
 	return 0;
 }
 
-/* A kernel thread of the program's own, on node 0. */
+/* A kernel thread of the program's own, on node 0; or the crash itself, on node 1. */
 static int node_init(unsigned node)
 {
 	pthread_t t;
 
+	if (in_init) {
+		if (node == 1)
+			go_wrong((int)thread_args[0], thread_args[1], NULL);
+		return 0;
+	}
 	return node == 0 && thread_args[0] < WHATS ? -pthread_create(&t, NULL, plain_thread, NULL) : 0;
 }
 
@@ -335,7 +357,8 @@ int main(int argc, char **argv)
 
 	if (argc < 3)
 		return 99;
-	thread_args[0] = strcmp(argv[1], "pthread") ? WHATS : what_of(argv[2]);
+	in_init = !strcmp(argv[1], "init");
+	thread_args[0] = in_init || !strcmp(argv[1], "pthread") ? what_of(argv[2]) : WHATS;
 	thread_args[1] = argc > 3 ? strtoul(argv[3], NULL, 0) : 0;
 	options.writable_globals = getenv("WRITABLE") != NULL;
 	if (getenv("OWN_HANDLER"))

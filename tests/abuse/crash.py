@@ -63,6 +63,14 @@ for what, signo in ("recurse", 11), ("frame", 11), ("null", 11), ("abort", 6):
            r"^the call said .*EHOSTDOWN", r"^another proclet says 42"], within_s=15)
 check("plain kernel thread", job("pthread", "null", "64"), 139,
       [r"^nu: node 0: SIGSEGV at 0x40 in kernel thread \d+ \(.*\), which runs no proclet", r"#0 go_wrong"])
+for what, name in ("null", "SIGSEGV at 0x18"), ("abort", "SIGABRT"):
+    check(f"node_init {what}", job("init", what, "24"), 139 if what == "null" else 134,
+          [rf"^nu: node 1: {name} in kernel thread \d+ \(.*\), which runs no proclet", r"#\d+ node_init\+0x",
+           ENDS.format(11 if what == "null" else 6)], within_s=15)
+check("node_init recurse", job("init", "recurse"), 139, [ENDS.format(11)], within_s=15)
+# The report itself meets what is no memory: it ends there.
+for wild in "0x4141414141414140", "0x10", "0x200000000000":
+    one("smash", 11, "SIGSEGV at 0x[0-9a-f]+", wild, says=[r"^nu: node 1: \(no more is known of it: its memory is spoilt\)"])
 check("alone", Job([PROG, "method", "null"]), -11, [r"^nu: node 0: SIGSEGV at 0x0 in thread .*method bad.act"])
 check("the program's own handler", job("main", "null", env={"OWN_HANDLER": "1"}), 17, [r"^the program's own handler"],
       [r"SIGSEGV at"])
