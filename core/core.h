@@ -13,6 +13,7 @@
 #include "core/arch.h"
 #include "core/sanitize.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -272,6 +273,16 @@ struct nu_symbol {
 };
 /* False: @addr is in no object. Any context, signal-safe: it opens and maps the object's file. */
 bool nu_symbol_find(const void *addr, struct nu_symbol *s);
+
+/* ---- kernel threads of the node's own. kthread.c ---- */
+
+/*
+ * Starts one with every signal blocked: signals are for the cores, which set a mask themselves, and for the program.
+ * @what: whose it is, for the log; @stack_bytes: 0: as RLIMIT_STACK says. To be joined or detached by the caller.
+ * -EAGAIN (too many threads), -ENOMEM, said in the log with the limit. pthread_create(3)
+ */
+int nu_kthread_start(pthread_t *thread_p, const char *what, size_t stack_bytes, void *(*fn)(void *),
+		     void *arg);
 
 /* ---- descriptors that others open for us. fds.c ---- */
 

@@ -217,8 +217,8 @@ static struct {
 int nu_boot_control_start(const struct nu_boot_ops *ops)
 {
 	pthread_t thread;
-	sigset_t all, old;
 	bool ended;
+	int err;
 
 	if (boot_ops)
 		return -EINVAL;
@@ -231,15 +231,10 @@ int nu_boot_control_start(const struct nu_boot_ops *ops)
 			ops->end(early_end.status);
 		return 0;
 	}
-	/* Signals are for the cores and the program. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int err = pthread_create(&thread, NULL, control_thread, (void *)ops);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	err = nu_kthread_start(&thread, "control", 0, control_thread, (void *)ops);
 	if (err) {
 		boot_ops = NULL;
-		nu_err("control thread: %s (RLIMIT_NPROC, or a cgroup's pids.max)", strerror(err));
-		return -err;
+		return err;
 	}
 	pthread_setname_np(thread, "nu-control");
 	pthread_detach(thread);

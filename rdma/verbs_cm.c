@@ -23,6 +23,7 @@
 #define AWAIT_OUT_NS	60000000000ull
 #define AWAIT_IN_NS	10000000000ull
 #define BUSY_MS		10
+#define SERVICE_STACK	((size_t)256 << 10)
 #define REFUSALS_SAID	16u
 #define CM_REJ_CONSUMER 28 /* IB specification: the other side's program refused */
 
@@ -644,8 +645,6 @@ static int set_nonblocking(int fd)
 
 int nu_cm_start(void)
 {
-	pthread_attr_t attr;
-	sigset_t all, old;
 	int err;
 
 	err = set_nonblocking(nu_verbs.events->fd);
@@ -658,16 +657,8 @@ int nu_cm_start(void)
 	atomic_store(&nu_verbs.stop, false);
 	atomic_store(&nu_verbs.stopped, false);
 	atomic_store(&poked, false);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, 256 << 10);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = -pthread_create(&nu_verbs.service, &attr, serve, NULL);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
+	err = nu_kthread_start(&nu_verbs.service, "verbs", SERVICE_STACK, serve, NULL);
 	nu_verbs.has_service = !err;
-	if (err)
-		nu_err("verbs: service thread: %s (RLIMIT_NPROC, or a cgroup's pids.max)", strerror(-err));
 	return err;
 }
 

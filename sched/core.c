@@ -5,13 +5,15 @@
 
 #include <sched.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define STOP_S_MAX  2  /* that a core may take to leave its threads */
+#define CORE_STACK  ((size_t)512 << 10) /* whatever RLIMIT_STACK says */
+#define STOP_S_MAX  2			/* that a core may take to leave its threads */
 #define CLOSE_S_MAX 15 /* and to say good-bye: many nodes that stop at once share few processors */
 
 #ifdef __clang__
@@ -330,11 +332,9 @@ static void choose(void)
 
 static int start_cores(void)
 {
-	pthread_attr_t attr;
+	char name[16];
 	int err = 0;
 
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, 512 << 10); /* whatever RLIMIT_STACK says */
 	for (unsigned i = 0; i < nu_node.cores && !err; i++) {
 		struct nu_core *c = core_create(i);
 
@@ -351,13 +351,10 @@ static int start_cores(void)
 	for (unsigned i = 0; i < nu_node.cores && !err; i++) {
 		struct nu_core *c = nu_sched.cores[i];
 
-		err = -pthread_create(&c->pthread, &attr, core_main, c);
+		snprintf(name, sizeof(name), "core %u", i);
+		err = nu_kthread_start(&c->pthread, name, CORE_STACK, core_main, c);
 		c->has_kthread = !err;
-		if (err)
-			nu_err("core %u: its kernel thread: %s (RLIMIT_NPROC, or a cgroup's pids.max)", i,
-			       strerror(-err));
 	}
-	pthread_attr_destroy(&attr);
 	return err;
 }
 

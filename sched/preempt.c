@@ -235,18 +235,12 @@ int nu_preempt_catch(void)
 
 int nu_preempt_init(void)
 {
-	sigset_t all, old;
 	int err;
 
 	atomic_store(&monitor.stop, false);
 	atomic_store(&monitor.asleep, 0);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = -pthread_create(&monitor.pthread, NULL, monitor_main, NULL);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	err = nu_kthread_start(&monitor.pthread, "monitor", 0, monitor_main, NULL);
 	monitor.started = !err;
-	if (err)
-		nu_err("monitor thread: %s (RLIMIT_NPROC, or a cgroup's pids.max)", strerror(-err));
 	return err;
 }
 
