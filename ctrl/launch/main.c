@@ -3,6 +3,7 @@
  * nu_launch: runs a program as a logical process of several nodes, on this machine or on several.
  */
 #include "agent.h"
+#include "crew.h"
 #include "host.h"
 #include "hosts.h"
 #include "loop.h"
@@ -408,8 +409,10 @@ int main(int argc, char **argv)
 	if (status)
 		return status;
 	/* After the fork: the child had one thread. */
-	if (!start_writers(&job, &l.event_fd))
-		return 1; /* the program dies with us */
+	if (!start_writers(&job, &l.event_fd)) {
+		crew_kill_orphans(); /* the program, or the remote shells */
+		return 1;
+	}
 	writers_run = true;
 	loop_run(&l, &job);
 	/* Not exit(): a writer may be stuck in a write that nobody reads. */
