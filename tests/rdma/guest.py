@@ -14,7 +14,7 @@ import time
 
 BUILD = pathlib.Path(sys.argv[1])
 LAUNCH, INFO, KVSTORE = BUILD / "ctrl/nu_launch", BUILD / "ctrl/nu_info", BUILD / "samples/kvstore"
-UNIT = BUILD / "tests/test_rdma_verbs"
+UNITS = [BUILD / "tests" / f"test_rdma_{name}" for name in ("verbs", "verbs_faults")]
 tests = {"one": [], "two": []}
 
 
@@ -68,7 +68,7 @@ def answers():
 
 
 def need_verbs():
-    if not UNIT.exists():
+    if not all(u.exists() for u in UNITS):
         raise Skip("this build has no reader by verbs")
 
 
@@ -90,9 +90,15 @@ def nu_info_finds_the_device():
 @test("one")
 def unit_tests_on_a_device():
     need_verbs()
+    for unit in UNITS:
+        passes(unit)
+
+
+def passes(unit):
+    """On a device no test may be skipped."""
     with tempfile.TemporaryDirectory() as tmp:
         report = pathlib.Path(tmp) / "report.json"
-        text = output(UNIT, f"--json={report}", "--jobs=1", limit=400, status=None)
+        text = output(unit, f"--json={report}", "--jobs=1", limit=400, status=None)
         cases = [t for s in json.loads(report.read_text())["test_suites"] for t in s["tests"]]
     bad = [t["name"] for t in cases if t["status"] != "PASSED"]
     check(cases and not bad, f"{', '.join(bad) or 'no tests'}\n{text}")
