@@ -63,10 +63,10 @@ for what, signo in ("recurse", 11), ("frame", 11), ("null", 11), ("abort", 6):
            r"^the call said .*EHOSTDOWN", r"^another proclet says 42"], within_s=15)
 check("plain kernel thread", job("pthread", "null", "64"), 139,
       [r"^nu: node 0: SIGSEGV at 0x40 in kernel thread \d+ \(.*\), which runs no proclet", r"#0 go_wrong"])
-for what, name in ("null", "SIGSEGV at 0x18"), ("abort", "SIGABRT"):
-    check(f"node_init {what}", job("init", what, "24"), 139 if what == "null" else 134,
+for what, signo, name in ("null", 11, "SIGSEGV at 0x18"), ("abort", 6, "SIGABRT"):
+    check(f"node_init {what}", job("init", what, "24"), 128 + signo,
           [rf"^nu: node 1: {name} in kernel thread \d+ \(.*\), which runs no proclet", r"#\d+ node_init\+0x",
-           ENDS.format(11 if what == "null" else 6)], within_s=15)
+           ENDS.format(signo)], within_s=15)
 check("node_init recurse", job("init", "recurse"), 139, [ENDS.format(11)], within_s=15)
 # The report itself meets what is no memory: it ends there.
 for wild in "0x4141414141414140", "0x10", "0x200000000000":
