@@ -13,8 +13,9 @@
 struct nu_ring_head {
 	/* Written by the writer. */
 	_Atomic uint64_t tail; /* bytes ever published */
-	atomic_uint full;      /* the writer waits for room; cleared by the reader, who wakes it */
-	atomic_uint ended;     /* the writer has left */
+	atomic_uint
+		full; /* the writer waits for room; cleared by the reader, who wakes it. Said before each sleep */
+	atomic_uint ended; /* the writer has left */
 	char pad[NU_CACHE_LINE - 16];
 	/* Written by the reader. */
 	_Atomic uint64_t head; /* bytes ever read */

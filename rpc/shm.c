@@ -598,22 +598,42 @@ static bool has_news(const struct rx *r)
 	       atomic_load_explicit(&r->ring.shared->full, memory_order_relaxed);
 }
 
+/* Before each sleep: a reader may have answered the last time between two reads, and then the ring was filled again. */
+static void ask_for_room(struct worker *w)
+{
+	for (unsigned n = 0; n < nu_node.count; n++) {
+		if (w->tx[n].stalled && w->tx[n].ring.shared)
+			atomic_store_explicit(&w->tx[n].ring.shared->full, 1, memory_order_relaxed);
+	}
+}
+
+static bool has_room(const struct worker *w)
+{
+	for (unsigned n = 0; n < nu_node.count; n++) {
+		if (w->tx[n].stalled && may_go_on(&w->tx[n]))
+			return true;
+	}
+	return false;
+}
+
 static int shm_arm(unsigned core)
 {
 	struct worker *w = &workers[core];
 
 	w->armed = true;
+	if (unlikely(w->care))
+		ask_for_room(w);
 	for (unsigned i = 0; i < w->nrx; i++) {
 		if (likely(w->rx[i]->ring.shared))
 			atomic_store_explicit(&w->rx[i]->ring.shared->asleep, 1, memory_order_relaxed);
 	}
-	/* Pairs with those of the writers. */
+	/* Pairs with those of the writers, and with the readers' own here. */
 	atomic_thread_fence(memory_order_seq_cst);
 	for (unsigned i = 0; i < w->nrx; i++) {
 		if (likely(w->rx[i]->ring.shared) && has_news(w->rx[i]))
 			return -EBUSY;
 	}
-	return w->sock;
+	return unlikely(w->care) && has_room(w) ? -EBUSY : w->sock;
 }
 
 /* ---- start and end ---- */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Shared memory between nodes: rings by themselves, strangers at the socket, a ring that is full, no descriptor left. */
+/* Shared memory between nodes: rings by themselves, strangers at the socket, rings that are full, no descriptor left. */
 #include "wire_rig.h"
 
 #include "rpc/ring.h"
@@ -107,6 +107,89 @@ static void full_thread(void *arg)
 Test(shm, more_than_fits)
 {
 	run_nodes(&(struct setup){3, 1, {.transport = "shm"}, basic_handlers, {full_thread}});
+}
+
+static int gate[2];
+
+/* What is behind this in the ring is not read before the gate opens. */
+static void on_user(const struct nu_msg *m, const void *payload, size_t len, unsigned from)
+{
+	char c;
+
+	if (m->extra[0] == OP_USER)
+		CHECK(read(gate[0], &c, 1) == 1);
+	else
+		on_control(m, payload, len, from);
+}
+
+static void gate_handlers(void)
+{
+	basic_handlers();
+	nu_wire_set_handler(NU_MSG_HINT, on_user);
+}
+
+static void gate_thread(void *arg)
+{
+	size_t len = 1 << 20;
+	unsigned char *data = malloc(len);
+
+	CHECK(data && !send_op(1, NU_MSG_HINT, OP_USER, 0, NULL, 0));
+	echo(1, len, data);
+	free(data);
+	end_others();
+}
+
+/* The head of the ring whose writer waits for room; NULL: none does. Rings stay mapped. */
+static struct nu_ring_head *find_full(void)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	struct nu_ring_head *found = NULL;
+	unsigned long at, offset;
+	char line[512];
+
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		if (strstr(line, "memfd:nu-ring") && sscanf(line, "%lx-%*x %*s %lx", &at, &offset) == 2 &&
+		    !offset && atomic_load(&((struct nu_ring_head *)at)->full))
+			found = (struct nu_ring_head *)at;
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+#define AWAIT(e)                                                                                             \
+	do {                                                                                                 \
+		uint64_t end_ = nu_mono_ns() + 20000000000ull;                                               \
+		while (!(e)) {                                                                               \
+			CHECK(nu_mono_ns() < end_);                                                          \
+			usleep(1000);                                                                        \
+		}                                                                                            \
+	} while (0)
+
+/* Answers a writer as a reader does that had made room before the ring was filled again. */
+static void hasty_reader(int from_parent, int to_parent)
+{
+	const struct sockaddr_un *to = nu_peers[0].addresses[0];
+	socklen_t len = (socklen_t)nu_peers[0].address_lens[0];
+	int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct nu_ring_head *h;
+
+	CHECK(s >= 0);
+	AWAIT((h = find_full()));
+	for (unsigned i = 0; i < 100; i++) {
+		atomic_store(&h->full, 0);
+		CHECK(sendto(s, "", 1, 0, (const struct sockaddr *)to, len) == 1);
+		AWAIT(atomic_load(&h->full)); /* it waits still, and says so */
+	}
+	CHECK(write(gate[1], "g", 1) == 1);
+	close(s);
+}
+
+Test(shm, writer_that_was_woken_for_nothing)
+{
+	cr_assert(!pipe(gate));
+	run_nodes(&(struct setup){
+		2, 1, {.transport = "shm"}, gate_handlers, {gate_thread}, .outside = hasty_reader});
 }
 
 static struct rlimit files;
