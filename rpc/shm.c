@@ -132,6 +132,8 @@ static void want_retry(struct worker *w, uint64_t at_ns)
 		return;
 	if (!nu_timer_call(at_ns > now ? at_ns - now : 0, retry_due, w))
 		w->retry_ns = at_ns;
+	else
+		w->look = true; /* no memory for a timer: the core does not sleep */
 }
 
 static int give_ring(struct worker *w, struct tx *t)
@@ -620,6 +622,8 @@ static int shm_arm(unsigned core)
 {
 	struct worker *w = &workers[core];
 
+	if (unlikely(w->look)) /* since we were last called */
+		return -EBUSY;
 	w->armed = true;
 	if (unlikely(w->care))
 		ask_for_room(w);

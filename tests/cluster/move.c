@@ -333,22 +333,25 @@ static void not_stopped_in_time(void)
 
 	CHECK_IS(body_start(b, &ret), 0);
 	CHECK_IS(body_fill(b, 100000, 9, &ret), 0);
-	while (took < 250000 && order < 1 << 29) { /* as much as it takes here */
+	while (took < 250000 && order < 1 << 26) { /* as much as it takes here */
 		order *= 2;
 		CHECK_IS(body_long_call(b, order, &took), 0);
 	}
-	{
+	/* On a busy machine the mover may have had no processor for as long: then again, with twice as much. */
+	for (ret = -ETIME; ret == -ETIME && order < 1 << 29; order *= 2) {
 		NU_SCOPED_FUTURE(body, move_when_inside, moving);
 		NU_SCOPED_FUTURE(body, long_call, f);
 
+		CHECK_IS(check_move(b.ref, 1), 0);
 		CHECK_IS(body_move_when_inside_async(mover, b, 0, &moving), 0);
 		CHECK_IS(body_long_call_async(b, order, &f), 0);
 		CHECK_IS(body_move_when_inside_wait(&moving, &ret), 0);
-		CHECK_IS(ret, -ETIMEDOUT);
-		check_alive(b, 1, 9);
+		if (ret != -ETIME)
+			check_alive(b, 1, 9);
 		CHECK_IS(body_long_call_wait(&f, &took), 0);
 		CHECK(took);
 	}
+	CHECK_IS(ret, -ETIMEDOUT);
 	CHECK_MSG(undone() > before, "no move was undone");
 	CHECK_IS(check_move(b.ref, 0), 0);
 	check_alive(b, 0, 9);
