@@ -13,8 +13,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PAGE_BYTES    ((size_t)NU_PAGE_BYTES)
-#define PROBED_PAGES  1024
 #define REFILL_STEP   (2 * NU_MIB)
 #define CHUNK_DEFAULT (32 * NU_MIB)
 #define CHUNK_MIN     (2 * NU_MIB)
@@ -22,43 +20,9 @@
 
 struct nu_pool nu_pool;
 
-/* ---- pages ---- */
-
-/* Backs every page of [p, p + len), which is ours alone, without changing what they hold. */
-static int back_pages(char *p, size_t len)
+static char *address_of(const struct nu_block *b, unsigned at)
 {
-	if (!madvise(p, len, MADV_POPULATE_WRITE))
-		return 0;
-	if (nu_sys_errno != EINVAL) {
-		int err = nu_sys_errno == EFAULT ? -ENOMEM : -nu_sys_errno;
-		nu_err("the system has no memory to back %zu KiB of the pool: %s", len / NU_KIB,
-		       strerror(nu_sys_errno));
-		return err;
-	}
-	/* Linux before 5.14. */
-	for (size_t i = 0; i < len; i += PAGE_BYTES) {
-		volatile char *q = p + i;
-		*q = *q;
-	}
-	return 0;
-}
-
-/* Whether every page of [p, p + len) is there; false if that cannot be told. */
-static bool pages_there(char *p, size_t len)
-{
-	unsigned char there[PROBED_PAGES];
-	size_t step;
-
-	for (; len; p += step, len -= step) {
-		step = len < sizeof(there) * PAGE_BYTES ? len : sizeof(there) * PAGE_BYTES;
-		if (mincore(p, step, there))
-			return false;
-		for (size_t i = 0; i < step / PAGE_BYTES; i++) {
-			if (!(there[i] & 1))
-				return false;
-		}
-	}
-	return true;
+	return b->chunk->base + ((size_t)at << NU_POOL_UNIT_SHIFT);
 }
 
 /* ---- chunks ---- */
@@ -138,7 +102,7 @@ static int chunk_register(struct nu_chunk *c)
 
 	if (!nu_pool.ops || !nu_pool.ops->chunk_added)
 		return 0;
-	err = back_pages(c->base, c->len_bytes);
+	err = nu_pages_back(c->base, c->len_bytes);
 	if (err)
 		return err;
 	err = nu_pool.ops->chunk_added(c->base, c->len_bytes, &c->priv);
@@ -350,7 +314,7 @@ static ssize_t refill_step(size_t max_bytes)
 			return err;
 		nu_lock_acquire(&nu_pool.lock);
 	}
-	err = back_pages(b.chunk->base + ((size_t)b.at << NU_POOL_UNIT_SHIFT), len);
+	err = nu_pages_back(address_of(&b, b.at), len);
 	for (unsigned i = b.at; !err && i < b.at + b.n; i++) {
 		done += b.chunk->units[i].backed ? 0 : NU_EXTENT_MIN_BYTES;
 		b.chunk->units[i].backed = true;
@@ -407,7 +371,7 @@ static void uncharge(size_t len)
 /* Zeroes a run of dirty units that are alike, with pages there or not. */
 static int zero_units(const struct nu_block *b, unsigned at, unsigned n, bool prefault)
 {
-	char *p = b->chunk->base + ((size_t)at << NU_POOL_UNIT_SHIFT);
+	char *p = address_of(b, at);
 	size_t len = (size_t)n << NU_POOL_UNIT_SHIFT;
 	struct nu_unit *u = &b->chunk->units[at];
 
@@ -445,8 +409,7 @@ static int block_prepare(const struct nu_block *b, bool zero, bool prefault)
 		backed &= u[i].backed;
 	if (!prefault || backed)
 		return 0;
-	err = back_pages(b->chunk->base + ((size_t)b->at << NU_POOL_UNIT_SHIFT),
-			 (size_t)b->n << NU_POOL_UNIT_SHIFT);
+	err = nu_pages_back(address_of(b, b->at), (size_t)b->n << NU_POOL_UNIT_SHIFT);
 	for (i = b->at; !err && i < end; i++)
 		u[i].backed = true;
 	return err;
@@ -480,7 +443,7 @@ static int get_block(size_t len, bool zero, bool prefault, void **home_p)
 		nu_lock_release(&nu_pool.lock);
 		return err;
 	}
-	*home_p = b.chunk->base + ((size_t)b.at << NU_POOL_UNIT_SHIFT);
+	*home_p = address_of(&b, b.at);
 	return 0;
 }
 
@@ -493,7 +456,7 @@ static int get_large(size_t len, bool prefault, void **home_p)
 	err = chunk_create(len, &c);
 	if (err)
 		return err;
-	err = prefault && !c->registered ? back_pages(c->base, len) : 0;
+	err = prefault && !c->registered ? nu_pages_back(c->base, len) : 0;
 	if (err) {
 		chunk_destroy(c);
 		return err;
@@ -632,15 +595,15 @@ static bool go_home(struct nu_extent *e)
 /* What the former user left: any contents, and maybe all pages. */
 static void note_use(const struct nu_block *b)
 {
-	struct nu_unit *u = b->chunk->units;
-	bool all = pages_there(b->chunk->base + ((size_t)b->at << NU_POOL_UNIT_SHIFT),
-			       (size_t)b->n << NU_POOL_UNIT_SHIFT);
+	struct nu_unit *u = &b->chunk->units[b->at];
 
-	for (unsigned i = b->at; i < b->at + b->n; i++) {
+	for (unsigned i = 0; i < b->n; i++)
 		u[i].dirty = true;
-		if (!u[i].backed)
-			u[i].backed = all || pages_there(b->chunk->base + ((size_t)i << NU_POOL_UNIT_SHIFT),
-							 NU_EXTENT_MIN_BYTES);
+	for (unsigned i = 0, n; i < b->n; i += n) {
+		for (n = 1; i + n < b->n && u[i + n].backed == u[i].backed;)
+			n++;
+		if (!u[i].backed) /* what was stays so */
+			nu_pages_find(address_of(b, b->at + i), u + i, n);
 	}
 }
 
@@ -658,33 +621,39 @@ static void put_large(struct nu_extent *e, struct nu_chunk *c)
 	}
 }
 
-/*
- * Whether the pages of what is given back stay; else its chunk holds them for as long as anything else in it lives. What is
- * backed only here and there is not known to nu_pool_trim().
- */
+/* Whether the pages of what is given back stay; else its chunk holds them for as long as anything else in it lives. */
 static bool pages_wanted(const struct nu_block *b)
 {
-	size_t keep = nu_pool.reserve_bytes;
-	bool wanted, whole = true;
+	bool wanted;
 
-	for (unsigned i = b->at; i < b->at + b->n; i++)
-		whole &= b->chunk->units[i].backed;
 	nu_lock_acquire(&nu_pool.lock);
-	keep += whole ? nu_pool.slack_bytes : 0;
-	wanted = nu_pool.backed_free_bytes < keep;
+	wanted = nu_pool.backed_free_bytes < nu_pool.reserve_bytes + nu_pool.slack_bytes;
 	nu_lock_release(&nu_pool.lock);
 	return wanted || b->chunk->registered;
 }
 
-static void drop_pages(const struct nu_block *b)
+static void drop_units(const struct nu_block *b, unsigned at, unsigned n)
 {
 	struct nu_unit *u = b->chunk->units;
 
-	if (madvise(b->chunk->base + ((size_t)b->at << NU_POOL_UNIT_SHIFT),
-		    (size_t)b->n << NU_POOL_UNIT_SHIFT, MADV_DONTNEED))
+	if (madvise(address_of(b, at), (size_t)n << NU_POOL_UNIT_SHIFT, MADV_DONTNEED))
 		return;
-	for (unsigned i = b->at; i < b->at + b->n; i++)
+	for (unsigned i = at; i < at + n; i++)
 		u[i].backed = u[i].dirty = false;
+}
+
+/* What is backed only here and there counts for nobody: nu_pool_trim() would not find it. */
+static void drop_parts(const struct nu_block *b)
+{
+	struct nu_unit *u = b->chunk->units;
+	unsigned n;
+
+	for (unsigned i = b->at; i < b->at + b->n; i += n) {
+		for (n = 1; i + n < b->at + b->n && u[i + n].backed == u[i].backed;)
+			n++;
+		if (!u[i].backed)
+			drop_units(b, i, n);
+	}
 }
 
 static void put_block(struct nu_extent *e, struct nu_chunk *c)
@@ -697,7 +666,9 @@ static void put_block(struct nu_extent *e, struct nu_chunk *c)
 	if (whole) {
 		note_use(&b);
 		if (!pages_wanted(&b))
-			drop_pages(&b);
+			drop_units(&b, b.at, b.n);
+		else if (!c->registered)
+			drop_parts(&b);
 	}
 	nu_lock_acquire(&nu_pool.lock);
 	if (whole)
@@ -784,7 +755,7 @@ static bool trim_block(void)
 	nu_lock_release(&nu_pool.lock);
 	if (!taken)
 		return false;
-	drop_pages(&b);
+	drop_units(&b, b.at, b.n);
 	nu_lock_acquire(&nu_pool.lock);
 	nu_buddy_give(&b);
 	nu_lock_release(&nu_pool.lock);

@@ -72,3 +72,8 @@ bool nu_buddy_take(unsigned order, enum nu_take how, struct nu_block *b_p);
 void nu_buddy_give(const struct nu_block *b);
 /* Units of the chunk that are backed. */
 unsigned nu_buddy_backed(const struct nu_chunk *c);
+
+/* Backs every page of [p, p + len), which is the caller's alone, without changing what they hold. pool_pages.c */
+int nu_pages_back(char *p, size_t len);
+/* Marks those of @n units at @p, in a row, that have every page: what cannot be told is not marked. */
+void nu_pages_find(char *p, struct nu_unit *u, unsigned n);

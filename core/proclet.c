@@ -32,15 +32,19 @@ static int extent_add(struct nu_proclet *p, size_t len_bytes, bool zero, bool pr
 }
 
 #define ONE_PIECE_BYTES NU_MIB
+#define TABLE_BYTES	(2 * NU_MIB) /* what a page table covers */
 
 /*
- * How long the next extent is. Growing: one that holds all that is wanted, so that a heap which doubles has few of them.
- * Arriving: powers of two from the largest down, so that each lies aligned to its size and moves by whole page tables.
+ * How long the next extent is, of which @left bytes or more are wanted. Growing, from @at bytes on: one that holds all, so
+ * that a heap which doubles has few of them. Arriving: powers of two from the largest down. Either way what is large lies
+ * so that mremap moves whole page tables: page by page it takes longer than all the rest of a move at its source.
  */
-static size_t piece_bytes(size_t left, bool growing, size_t room)
+static size_t piece_bytes(size_t left, bool growing, size_t at, size_t room)
 {
 	size_t piece = NU_EXTENT_MIN_BYTES;
 
+	if (growing && left >= 2 * TABLE_BYTES && at % TABLE_BYTES)
+		return at & -at;
 	while (piece * 2 <= left)
 		piece *= 2;
 	/* A small one in a single piece: each costs a system call while the proclet stands still. */
@@ -58,7 +62,8 @@ int nu_proclet_map(void *proclet, size_t want_bytes, size_t *mapped_p)
 	int ret;
 
 	while (p->mapped_bytes < want_bytes) {
-		size_t piece = piece_bytes(want_bytes - p->mapped_bytes, true, room - p->mapped_bytes);
+		size_t piece = piece_bytes(want_bytes - p->mapped_bytes, true, p->mapped_bytes,
+					   room - p->mapped_bytes);
 		struct nu_extent *e = &p->extents[p->nextents];
 
 		ret = extent_add(p, piece, true, false);
@@ -83,7 +88,7 @@ int nu_proclet_reserve(struct nu_proclet *p, size_t len_bytes)
 	for (unsigned i = 0; i < p->nextents; i++)
 		have += p->extents[i].len_bytes;
 	while (have < len_bytes) {
-		size_t piece = piece_bytes(len_bytes - have, false, 0);
+		size_t piece = piece_bytes(len_bytes - have, false, have, 0);
 		int ret = extent_add(p, piece, false, true);
 
 		if (ret)

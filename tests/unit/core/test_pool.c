@@ -222,6 +222,34 @@ Test(pool, install_and_put_keep_pages)
 	cr_expect_eq(maps_after, maps + 1, "one for the chunk that is kept");
 }
 
+/* What comes home partly used keeps its full units for the next arrival, until it is trimmed, and nothing else. */
+Test(pool, full_units_of_a_partly_used_extent_stay)
+{
+	struct nu_extent e, other;
+	char *home, *at = nu_seg_addr(2048);
+
+	SKIP_UNDER_EMULATOR();
+	start(NU_GIB, 2 * NU_MIB, 0);
+	nu_pool_set_slack(NU_MIB);
+	other = get(NU_EXTENT_MIN_BYTES, false, false); /* its chunk is in use */
+	e = get(512 * NU_KIB, false, false);
+	home = e.home;
+	cr_assert_eq(nu_extent_install(&e, at), 0);
+	memset(at, 0x11, 3 * NU_EXTENT_MIN_BYTES);
+	at[5 * NU_EXTENT_MIN_BYTES] = 0x22;
+	nu_extent_put(&e);
+	cr_expect_eq(pages_present(home, 3 * NU_EXTENT_MIN_BYTES), 3 * NU_EXTENT_MIN_BYTES / PAGE);
+	cr_expect_eq(pages_present(home + 3 * NU_EXTENT_MIN_BYTES, 5 * NU_EXTENT_MIN_BYTES), 0);
+	e = get(512 * NU_KIB, true, false);
+	cr_assert_eq(e.home, home);
+	cr_expect(all_bytes(e.home, e.len_bytes, 0));
+	nu_extent_put(&e);
+	while (nu_pool_trim())
+		;
+	cr_expect_eq(pages_present(home, 512 * NU_KIB), 0);
+	nu_extent_put(&other);
+}
+
 /* Parts of a chunk leave and come home in turns, and it is one mapping in the end. */
 Test(pool, home_is_one_mapping_again)
 {
