@@ -188,6 +188,8 @@ NU_API int nu_node_restore(unsigned node, unsigned *moved_p);
 struct nu_stats {
 	uint64_t calls_local, calls_sent, calls_served, calls_forwarded, calls_held;
 	uint64_t replies_sent, bytes_sent, batches_sent;
+	uint64_t
+		nudges_sent; /* interruptions of cores of other nodes that computed while a step of a move waited */
 	uint64_t threads_spawned, switches, steals, preemptions;
 	uint64_t proclets_created, proclets_freed, proclets_now;
 	uint64_t moves_in, moves_out, moves_undone, move_bytes;

@@ -136,7 +136,8 @@ static int stats_of(unsigned node, FILE *f)
 		" MiB, pool %" PRIu64 " MiB\n"
 		"  calls: local %" PRIu64 ", sent %" PRIu64 ", served %" PRIu64 ", forwarded %" PRIu64
 		", held %" PRIu64 ", stale %" PRIu64 "\n"
-		"  wire: batches %" PRIu64 ", bytes %" PRIu64 ", bad messages %" PRIu64 "\n"
+		"  wire: batches %" PRIu64 ", bytes %" PRIu64 ", nudges %" PRIu64 ", bad messages %" PRIu64
+		"\n"
 		"  threads: spawned %" PRIu64 ", switches %" PRIu64 ", steals %" PRIu64
 		", preemptions %" PRIu64 "\n"
 		"  moves: in %" PRIu64 ", out %" PRIu64 ", undone %" PRIu64 ", bytes %" PRIu64
@@ -144,9 +145,10 @@ static int stats_of(unsigned node, FILE *f)
 		"  reads: cma %" PRIu64 ", verbs %" PRIu64 ", am %" PRIu64 " bytes\n",
 		node, s.proclets_now, s.proclets_created, s.proclets_freed, s.heap_bytes_now / NU_MIB,
 		s.pool_bytes_now / NU_MIB, s.calls_local, s.calls_sent, s.calls_served, s.calls_forwarded,
-		s.calls_held, s.stale_calls, s.batches_sent, s.bytes_sent, s.bad_messages, s.threads_spawned,
-		s.switches, s.steals, s.preemptions, s.moves_in, s.moves_out, s.moves_undone, s.move_bytes,
-		(double)s.blackout_ns_max / 1e3, s.read_bytes_cma, s.read_bytes_verbs, s.read_bytes_am);
+		s.calls_held, s.stale_calls, s.batches_sent, s.bytes_sent, s.nudges_sent, s.bad_messages,
+		s.threads_spawned, s.switches, s.steals, s.preemptions, s.moves_in, s.moves_out,
+		s.moves_undone, s.move_bytes, (double)s.blackout_ns_max / 1e3, s.read_bytes_cma,
+		s.read_bytes_verbs, s.read_bytes_am);
 	return 0;
 }
 

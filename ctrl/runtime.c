@@ -2,6 +2,7 @@
 /* A node from its start to its end: what nu_run() does. */
 #include "ctrl/ctrl.h"
 #include "ctrl/boot.h"
+#include "ctrl/controller.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -62,7 +63,8 @@ static int node_proclet(struct nu_proclet **p_p)
 
 static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 {
-	const struct nu_rpc_ops rpc_ops = {nu_client_locate, nu_instance_create, nu_instance_retire};
+	const struct nu_rpc_ops rpc_ops = {nu_client_locate, nu_instance_create, nu_instance_retire,
+					   &nu_controller_locate_method};
 	const struct nu_move_ops move_ops = {nu_client_move_begin, nu_client_move_end};
 	const struct nu_pool_ops *pool_ops = NULL;
 	size_t reserve = nu_node.mem_bytes / 16 < RESERVE_BYTES ? nu_node.mem_bytes / 16 : RESERVE_BYTES;

@@ -109,6 +109,7 @@ static void stats_run(void *self, void *args, void *result, struct nu_out *out)
 		.replies_sent = nu_stat_sum(NU_STAT_REPLIES_SENT),
 		.bytes_sent = nu_stat_sum(NU_STAT_BYTES_SENT),
 		.batches_sent = nu_stat_sum(NU_STAT_BATCHES_SENT),
+		.nudges_sent = nu_stat_sum(NU_STAT_NUDGES_SENT),
 		.threads_spawned = nu_stat_sum(NU_STAT_THREADS_SPAWNED),
 		.switches = nu_stat_sum(NU_STAT_SWITCHES),
 		.steals = nu_stat_sum(NU_STAT_STEALS),

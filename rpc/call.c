@@ -222,6 +222,8 @@ static int call_remote(struct nu_thread *t, struct call *c, unsigned node, const
 			nu_wire_uncredit(node, len);
 		return err == -EHOSTDOWN && msg.cls == NU_CLASS_CALL ? TRY_AGAIN : err;
 	}
+	if (nu_is_step(c->id, c->m))
+		nu_wire_urge(node);
 	nu_stat_add(nu_core_self(), NU_STAT_CALLS_SENT, 1);
 	(void)nu_fault(NU_FAULT_CALL_SENT);
 	return after_answer(t, c, wait_answer(t, NU_WAIT_REPLY_REMOTE));

@@ -11,6 +11,7 @@
 #define ANEW_US		1000u
 #define SERVE_NO_MEMORY 1u /* serve_flags: the heap had no room for the span result */
 #define REPLY_HAS_DATA	1u /* msg.flags: a span result was given (it may be empty) */
+#define REPLY_URGENT	2u /* of a node or the controller: a step of a move or of a creation */
 
 void nu_output_wait(struct nu_proclet *p)
 {
@@ -244,7 +245,7 @@ void nu_reply_on_message(const struct nu_msg *msg, const void *payload, size_t l
 	switch (deliver(msg, payload, len, from, &run, &caller, &to)) {
 	case ANSWERED:
 		/* Under the lock: a pause must not find it blocked and let it go while we are about to run it. */
-		if (run && caller->heap)
+		if (run && caller->heap && !(msg->flags & REPLY_URGENT))
 			nu_thread_ready(run);
 		else if (run)
 			nu_thread_ready_first(run); /* the node's own: steps of a move */
@@ -319,10 +320,12 @@ void nu_reply_and_exit(struct nu_thread *t, int status)
 	size_t len = m->result_bytes;
 	unsigned to = t->reply_node;
 
+	if (nu_is_step(t->proclet_id, m))
+		msg.flags = REPLY_URGENT;
 	if (m->result_kind == NU_RESULT_SPAN) {
 		data = t->serve_out.data;
 		len = t->serve_out.len_bytes;
-		msg.flags = data ? REPLY_HAS_DATA : 0;
+		msg.flags |= data ? REPLY_HAS_DATA : 0;
 	}
 	if (m->result_kind == NU_RESULT_SPAN && !status && t->serve_flags & SERVE_NO_MEMORY)
 		msg.status = status = -ENOMEM;
@@ -347,8 +350,11 @@ void nu_reply_and_exit(struct nu_thread *t, int status)
 		break;
 	}
 done:
-	if (!t->proclet->heap && nu_node.count > 1)
-		nu_wire_flush(); /* a step of a move is waited for, and who runs next may run long */
+	if (msg.flags & REPLY_URGENT && msg.target && to != nu_node.self) {
+		nu_wire_urge(to);
+		if (nu_sched_has_queued())
+			nu_wire_flush(); /* who runs next may run long */
+	}
 	serve_done(t);
 	if (run)
 		nu_thread_exit_to(run);

@@ -15,13 +15,19 @@ struct nu_ring_head {
 	_Atomic uint64_t tail; /* bytes ever published */
 	atomic_uint
 		full; /* the writer waits for room; cleared by the reader, who wakes it. Said before each sleep */
-	atomic_uint ended; /* the writer has left */
-	char pad[NU_CACHE_LINE - 16];
+	atomic_uint ended;  /* the writer has left */
+	atomic_uint nudged; /* the writer has interrupted the reader; cleared by the reader */
+	char pad[NU_CACHE_LINE - 20];
 	/* Written by the reader. */
 	_Atomic uint64_t head; /* bytes ever read */
 	atomic_uint asleep;    /* the reader wants to be woken; cleared by the writer, who does it */
 	atomic_uint deaf;      /* NU_RING_...: the reader has left */
 	atomic_uint attached;  /* it has been there */
+	_Atomic uint64_t
+		away_ns; /* when it was last found computing, by the clock that the host's processes share */
+	/* Whom to interrupt then, valid in one PID namespace. Once @tid is not 0 they stay. */
+	_Atomic uint64_t pid_ns;
+	atomic_int pid, tid;
 };
 
 /* One side's view. */

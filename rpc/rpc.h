@@ -84,6 +84,11 @@ void nu_wire_uncredit(unsigned node, size_t len_bytes);
 bool nu_wire_forget_waiter(struct nu_thread *t);
 /* A CALL from @from has been accepted (run, held or refused): its credit goes back with the next batch. */
 void nu_wire_accepted(unsigned from);
+/*
+ * Somebody stands still for what was just sent to @node, a step of a move or of a creation: it leaves before another
+ * thread runs here, and where the peer's core computes, and the link can, that is interrupted. From a core.
+ */
+void nu_wire_urge(unsigned node);
 /* Sends the calling core's batches now. */
 void nu_wire_flush(void);
 
@@ -127,6 +132,8 @@ struct nu_rpc_ops {
 		      struct nu_ref *ref_p);
 	/* The last reference is gone: @p is DYING, no call is active. Thread context on its node. */
 	void (*retire)(struct nu_proclet *p);
+	/* The controller's method that many threads call at a time: batched as other calls are, not a step of anything. */
+	const struct nu_method *locate_method;
 };
 /*
  * For a step that must not be left out for want of memory: whether what ended with @err is to be tried again, as it is

@@ -32,6 +32,12 @@ struct nu_out {
 
 extern struct nu_rpc_ops nu_rpc_ops;
 
+/* Whether a call of @m on @id is one that somebody stands still for: a step of a move, of a creation, and the like. */
+static inline bool nu_is_step(uint64_t id, const struct nu_method *m)
+{
+	return unlikely(nu_id_seg(id) >= NU_SEG_NODE(0) || id == NU_ID_CTRL) && m != nu_rpc_ops.locate_method;
+}
+
 /* What a thread waits for. Set without a lock, after what an answer needs; read by cores that bring an answer. */
 static inline uint64_t nu_wait_seq(const struct nu_thread *t)
 {

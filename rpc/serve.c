@@ -311,9 +311,9 @@ static void serve_here(struct nu_proclet *p, const struct nu_msg *msg, const voi
 	t->call_nth = 0;
 	t->call_index = 0;
 	nu_lock_release(&p->lock);
-	if (p->heap) {
+	if (!nu_is_step(p->id, t->serve_method)) {
 		nu_thread_ready(t);
-	} else { /* the node's own: moves and the like go first */
+	} else { /* these go first */
 		uint64_t *n = &control_calls[nu_core_self()].n;
 
 		__atomic_store_n(n, *n + 1, __ATOMIC_RELAXED); /* this core writes, others look */

@@ -185,6 +185,11 @@ static void flush_conn(struct wire_core *wc, struct nu_conn *c)
 		post(wc, c);
 	if (c->node != nu_node.self && nu_conn_has_work(c))
 		nu_conn_flush(wc, c);
+	if (unlikely(c->urgent)) {
+		c->urgent = false;
+		if (c->state == CONN_UP && !c->stalled && c->link->nudge)
+			c->link->nudge(c->ep);
+	}
 }
 
 static void wire_flush(unsigned core)
@@ -213,6 +218,18 @@ void nu_wire_flush(void)
 			continue;
 		flush_conn(wc, c);
 	}
+}
+
+void nu_wire_urge(unsigned node)
+{
+	struct wire_core *wc = &nu_wire_cores[nu_core_self()];
+	struct nu_conn *c;
+
+	if (node >= nu_node.count || node == nu_node.self)
+		return;
+	c = &wc->conns[node];
+	c->urgent = true;
+	nu_conn_dirty(c);
 }
 
 static void touch_on_core_0(void *arg)

@@ -27,6 +27,7 @@ struct nu_conn {
 	bool lasting;
 	bool touched; /* a batch is wanted even if it holds no message */
 	bool stalled; /* the endpoint takes no more until nu_wire_writable() */
+	bool urgent;  /* nu_wire_urge() */
 	bool ack_wanted, probe_wanted;
 	/* Complete batches, oldest first: those before @unsent were sent over this endpoint and wait for their
 	 * acknowledgement. @current has been begun. */
@@ -96,6 +97,8 @@ struct nu_link_ops {
 	/* 0: sent; 1: kept until nu_wire_sent(); -EAGAIN: begin or go on with the same batch after nu_wire_writable();
 	 * else the endpoint is broken. */
 	int (*send)(void *ep, struct nu_buf *b);
+	/* All is sent, and waited for: interrupts the peer's core if it does not look. NULL: that cannot be done. */
+	void (*nudge)(void *ep);
 	/* Return: messages and ends of sends that were handled. */
 	unsigned (*progress)(unsigned core);
 	int (*arm)(unsigned core);

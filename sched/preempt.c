@@ -111,6 +111,16 @@ void nu_preempt_signal(struct nu_core *c)
 		syscall(SYS_tgkill, nu_sched.pid, c->tid, PREEMPT_SIGNAL);
 }
 
+void nu_preempt_other(pid_t pid, pid_t tid)
+{
+	syscall(SYS_tgkill, pid, tid, PREEMPT_SIGNAL);
+}
+
+uint64_t nu_core_away_ns(void)
+{
+	return atomic_load_explicit(&nu_core_get()->away_ns, memory_order_relaxed);
+}
+
 void nu_preempt_point(void)
 {
 	struct nu_core *c = nu_core_get();
@@ -178,6 +188,8 @@ static bool look_at(struct nu_core *c, uint64_t now)
 			     true); /* it cannot be interrupted: busy cores take its work, too */
 	if (t && (queued || overdue) && atomic_load_explicit(&nu_sched.nsleeping, memory_order_relaxed))
 		nu_core_kick_thief(c);
+	if (starved)
+		atomic_store_explicit(&c->away_ns, now, memory_order_relaxed);
 	if ((same && queued) || starved)
 		nu_preempt_signal(c);
 	return active;

@@ -275,6 +275,13 @@ void nu_preempt_point(void);
 /* A user-level thread must not be interrupted between these (nests); cheap. */
 void nu_preempt_disable(void);
 void nu_preempt_enable(void);
+/*
+ * Interrupts a core of another process of the job, by the ids of its kernel thread: if a thread computes there it gives
+ * way to the scheduler, as at the monitor's tick. Any context. Nothing happens where the core does not compute or is gone.
+ */
+void nu_preempt_other(pid_t pid, pid_t tid);
+/* When the monitor last had to fetch the calling core out of a thread that computes, nu_mono_ns(); 0: never. */
+uint64_t nu_core_away_ns(void);
 
 /* ---- stacks that come from other nodes ---- */
 /* Bytes of @t to carry: [*low_p, *low_p + *len_p), frozen thread. */

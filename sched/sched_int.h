@@ -72,7 +72,8 @@ struct nu_core {
 	int event_fd;
 	struct nu_lock post_lock;
 	struct nu_post *posts, **posts_tail;
-	_Atomic uint64_t rounds; /* of the scheduler's loop */
+	_Atomic uint64_t rounds;  /* of the scheduler's loop */
+	_Atomic uint64_t away_ns; /* when the monitor last found it in a thread for too long */
 
 	/* Timers, a binary heap from index 1: anybody, under lock; the owner fires them. */
 	alignas(NU_CACHE_LINE) struct nu_lock timer_lock;
