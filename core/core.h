@@ -568,6 +568,7 @@ enum nu_stat {
 	NU_STAT_BATCHES_RESENT,
 	NU_STAT_BATCHES_REFUSED,
 	NU_STAT_CONNS_BROKEN,
+	NU_STAT_SLEEPS, /* of idle cores: each ends when something wakes it */
 	/* Pauses by what the thread was doing; a test asserts that each was hit. */
 	NU_STAT_PAUSE_RUNNING,
 	NU_STAT_PAUSE_RUNNABLE,

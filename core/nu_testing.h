@@ -32,6 +32,8 @@ struct nu_testing_reads {
 NU_API void nu_testing_reads(struct nu_testing_reads *r);
 /* Processor time of the calling node's process so far, microseconds. */
 NU_API uint64_t nu_testing_cpu_us(void);
+/* How often cores of the calling node have gone to sleep, or tried to. */
+NU_API uint64_t nu_testing_sleeps(void);
 /* Name of the reader for @node ("cma"), and of the transport of the calling core's connection to it ("shm/ring"). */
 NU_API const char *nu_testing_reader(unsigned node);
 NU_API int __must_check nu_testing_transport(unsigned node, char *buf, size_t len);

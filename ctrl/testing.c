@@ -87,6 +87,11 @@ NU_API void nu_testing_reads(struct nu_testing_reads *r)
 	};
 }
 
+NU_API uint64_t nu_testing_sleeps(void)
+{
+	return nu_stat_sum(NU_STAT_SLEEPS);
+}
+
 NU_API uint64_t nu_testing_cpu_us(void)
 {
 	struct rusage u;

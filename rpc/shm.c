@@ -10,6 +10,7 @@
 #include "rpc/shm_int.h"
 
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -59,7 +60,14 @@ void nu_shm_wake_writer(struct worker *w, struct rx *r)
 
 void __attribute__((cold)) nu_shm_say_once(unsigned line, unsigned core, const char *what, int err)
 {
-	if (!atomic_exchange(&lines_said[line], true))
+	struct rlimit lim = {0};
+
+	if (atomic_exchange(&lines_said[line], true))
+		return;
+	if (err == -EMFILE && !getrlimit(RLIMIT_NOFILE, &lim))
+		nu_warn("core %u %s: no file descriptor is left (RLIMIT_NOFILE is %lu); it is tried again",
+			core, what, (unsigned long)lim.rlim_cur);
+	else
 		nu_warn("core %u %s: %s; it is tried again", core, what, nu_strerror(err));
 }
 
@@ -118,9 +126,12 @@ static void introduce(struct worker *w, struct tx *t)
 	if (!t->ring.shared) {
 		err = nu_ring_create(&t->ring, bytes, &t->fd);
 		if (err) {
-			nu_shm_say_once(NU_SHM_LINE_MAKE, w->core,
-					"cannot make shared memory (RLIMIT_NOFILE, memory, vm.max_map_count)",
-					err);
+			nu_shm_say_once(
+				NU_SHM_LINE_MAKE, w->core,
+				err == -ENOMEM
+					? "cannot make shared memory for a peer (memory, vm.max_map_count)"
+					: "cannot make shared memory for a peer",
+				err);
 			return;
 		}
 	}

@@ -233,8 +233,7 @@ static bool take_datagram(struct worker *w)
 			greeted(w, &g, fd, &m);
 			return true;
 		}
-		nu_shm_say_once(NU_SHM_LINE_TAKE, w->core,
-				"cannot take a peer's shared memory: RLIMIT_NOFILE", -EMFILE);
+		nu_shm_say_once(NU_SHM_LINE_TAKE, w->core, "cannot take a peer's shared memory", -EMFILE);
 	}
 	if (fd >= 0)
 		close(fd);

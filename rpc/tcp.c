@@ -25,10 +25,11 @@
 #define RX_BYTES	(64u << 10)
 #define STRANGERS_MAX	64u /* sockets that have not said who they are */
 #define BACKLOG		1024
-#define SYN_RETRIES	2     /* 7 s */
-#define USER_TIMEOUT_MS 20000 /* data that is not acknowledged for so long breaks the connection */
-#define IDLE_S		10    /* after which an idle connection to another host is probed ... */
-#define PROBE_S		5     /* ... so often, until it answers or USER_TIMEOUT_MS have passed */
+#define SYN_RETRIES	2	    /* 7 s */
+#define USER_TIMEOUT_MS 20000	    /* data that is not acknowledged for so long breaks the connection */
+#define IDLE_S		10	    /* after which an idle connection to another host is probed ... */
+#define REST_NS		20000000ull /* of a listener, while nothing can be accepted */
+#define PROBE_S		5	    /* ... so often, until it answers or USER_TIMEOUT_MS have passed */
 
 enum sock_state {
 	SOCK_CONNECTING,
@@ -317,6 +318,22 @@ static struct sock *find_open(struct worker *w, const struct nu_conn *c)
 	return NULL;
 }
 
+/* Said once for each of @said. */
+static void __attribute__((cold))
+say_no_descriptor(atomic_bool *said, unsigned core, const char *what, int err)
+{
+	struct rlimit lim = {0};
+
+	if (atomic_exchange(said, true))
+		return;
+	if (err == -ENFILE || getrlimit(RLIMIT_NOFILE, &lim))
+		nu_warn("core %u cannot %s: %s; it is tried again", core, what, nu_strerror(err));
+	else
+		nu_warn("core %u cannot %s: no file descriptor is left (RLIMIT_NOFILE is %lu); it is tried "
+			"again",
+			core, what, (unsigned long)lim.rlim_cur);
+}
+
 /* A socket that is bound to this host's address and connecting to @to. */
 static int dial(const union address *to, int *fd_p)
 {
@@ -340,6 +357,7 @@ static int dial(const union address *to, int *fd_p)
 
 static int tcp_connect(unsigned core, const void *addr, size_t len, struct nu_conn *c, void **ep_p)
 {
+	static atomic_bool said;
 	struct worker *w = &workers[core];
 	struct sock *s = find_open(w, c);
 	union address to;
@@ -353,6 +371,8 @@ static int tcp_connect(unsigned core, const void *addr, size_t len, struct nu_co
 	err = read_address(addr, len, &to);
 	if (!err)
 		err = dial(&to, &fd);
+	if (err == -EMFILE || err == -ENFILE)
+		say_no_descriptor(&said, core, "connect to a peer", err);
 	if (err)
 		return err;
 	s = sock_create(w, fd, SOCK_CONNECTING);
@@ -512,18 +532,42 @@ static void bound_strangers(struct worker *w)
 	}
 }
 
-/* With no descriptor left the spare one serves to turn a peer away; it comes again. */
-static void __attribute__((cold)) turn_away(struct worker *w)
+static void rest_is_over(void *arg)
+{
+	struct worker *w = arg;
+	struct epoll_event e = {.events = EPOLLIN};
+
+	if (w->listen_fd >= 0)
+		epoll_ctl(w->epfd, EPOLL_CTL_MOD, w->listen_fd, &e);
+}
+
+/* Else a connection that cannot be accepted would end each sleep of the core at once. */
+static void rest(struct worker *w)
+{
+	struct epoll_event none = {.events = 0};
+
+	if (!nu_timer_call(REST_NS, rest_is_over, w))
+		epoll_ctl(w->epfd, EPOLL_CTL_MOD, w->listen_fd, &none);
+}
+
+/*
+ * With no descriptor left the spare one serves to turn a peer away; it comes again. Where the limit was lowered below
+ * the spare one's number, or another thread was faster, the peer waits.
+ */
+static void __attribute__((cold)) turn_away(struct worker *w, int err)
 {
 	static atomic_bool said;
+	int fd = -1;
 
-	if (!atomic_exchange(&said, true))
-		nu_warn("core %u cannot take a connection: no file descriptor is left (RLIMIT_NOFILE)",
-			w->core);
-	close(w->spare_fd);
-	w->spare_fd = accept4(w->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (w->spare_fd >= 0)
+	say_no_descriptor(&said, w->core, "take a connection", err);
+	if (w->spare_fd >= 0) {
 		close(w->spare_fd);
+		fd = accept4(w->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	}
+	if (fd >= 0)
+		close(fd);
+	else
+		rest(w);
 	w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
@@ -535,7 +579,7 @@ static void accept_some(struct worker *w)
 
 		if (fd < 0) {
 			if (nu_sys_errno == EMFILE || nu_sys_errno == ENFILE)
-				turn_away(w);
+				turn_away(w, -nu_sys_errno);
 			return;
 		}
 		bound_strangers(w);

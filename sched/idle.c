@@ -100,6 +100,7 @@ static void core_sleep(struct nu_core *c)
 	nfds_t n = 0;
 	uint64_t count;
 
+	nu_stat_add(c->index, NU_STAT_SLEEPS, 1);
 	atomic_store(&c->sleeping, 1);
 	atomic_fetch_add(&nu_sched.nsleeping, 1);
 	atomic_thread_fence(memory_order_seq_cst);

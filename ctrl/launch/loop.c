@@ -29,7 +29,7 @@ static void enter_all(struct job *job, const struct loop *l, struct pollfd *p)
 {
 	enter(&p[AT_SIGNAL], l->signal_fd, POLLIN);
 	enter(&p[AT_WRITER], job->writer_event, POLLIN);
-	enter(&p[AT_LISTENER], l->listener, POLLIN);
+	enter(&p[AT_LISTENER], operator_may_accept() ? l->listener : -1, POLLIN);
 	p += AT_HOSTS;
 	for (unsigned i = 0; i < job->nhosts; p += job->hosts[i++]->npoll)
 		job->hosts[i]->ops->poll(job->hosts[i], p);

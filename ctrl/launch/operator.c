@@ -9,13 +9,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define SILENT_MS   5000  /* for a client to say what it wants; how long it waits is its own affair */
 #define READ_MS	    30000 /* for it to read the answer and leave */
-#define ACCEPTS_MAX 32	  /* at a time: who floods us with connections does not keep us from the nodes */
+#define REST_MS	    50
+#define ACCEPTS_MAX 32 /* at a time: who floods us with connections does not keep us from the nodes */
 
 struct client {
 	struct conn conn;
@@ -27,6 +29,7 @@ struct client {
 static struct client clients[OPERATORS_MAX];
 static unsigned polled[OPERATORS_MAX];
 static uint64_t last_request;
+static int64_t resting_until_ms; /* 0: not */
 
 int operator_listen(void)
 {
@@ -109,12 +112,37 @@ static struct client *client_slot(void)
 	return silent;
 }
 
+/* With no descriptor left a client that cannot be accepted would end each poll at once: it waits a while. */
+static void rest(void)
+{
+	static bool said;
+	struct rlimit lim = {0};
+	int err = errno;
+	resting_until_ms = launch_now_ms() + REST_MS;
+	if (said)
+		return;
+	said = true;
+	getrlimit(RLIMIT_NOFILE, &lim);
+	launch_say("nu_ctl has to wait: %s (RLIMIT_NOFILE of nu_launch is %llu)", strerror(err),
+		   (unsigned long long)lim.rlim_cur);
+}
+
+bool operator_may_accept(void)
+{
+	if (resting_until_ms && launch_now_ms() >= resting_until_ms)
+		resting_until_ms = 0;
+	return !resting_until_ms;
+}
+
 void operator_accept(struct job *job, int listener)
 {
 	for (unsigned n = 0; n < ACCEPTS_MAX; n++) {
 		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-		if (fd < 0)
+		if (fd < 0) {
+			if (errno == EMFILE || errno == ENFILE)
+				rest();
 			return;
+		}
 		struct ucred who;
 		socklen_t len = sizeof(who);
 		struct client *c = NULL;
@@ -179,7 +207,7 @@ void operator_node0_died(void)
 
 int64_t operator_next_ms(void)
 {
-	int64_t next = INT64_MAX;
+	int64_t next = resting_until_ms ? resting_until_ms : INT64_MAX;
 	for (unsigned i = 0; i < OPERATORS_MAX; i++) {
 		if (clients[i].used && clients[i].gone_at_ms < next)
 			next = clients[i].gone_at_ms;
