@@ -228,7 +228,7 @@ static int act(const struct rule *r, const void *pc)
 		kill_node(r->has_value ? (unsigned)r->value : nu_node.self);
 		return 0;
 	case STOP:
-		kill(getpid(), SIGSTOP);
+		raise(SIGSTOP); /* to this thread: another would be stopped first, and this one later, somewhere */
 		return 0;
 	case ERROR:
 		return -(int)r->value;

@@ -169,6 +169,17 @@ int nu_segments_get(struct nu_segments *s, unsigned order, uint32_t *index_p)
 	return 0;
 }
 
+unsigned nu_segments_used(const struct nu_segments *s)
+{
+	unsigned nfree = 0;
+
+	for (unsigned k = 0; k <= NU_SEG_MAX_ORDER; k++) {
+		for (uint32_t i = s->free_heads[k]; i != NU_CTRL_NONE; i = block_at(s, i)->next)
+			nfree++;
+	}
+	return s->nblocks - nfree;
+}
+
 void nu_segments_put(struct nu_segments *s, uint32_t index, unsigned order)
 {
 	uint32_t slot = nu_ctrl_map_find(&s->by_start, key_of(index));

@@ -380,11 +380,12 @@ int nu_ctrl_proclet_new(struct nu_ctrl *c, uint64_t capacity_bytes, bool pinned,
 		return ret;
 	ret = nu_segments_get(&c->segments, order, &seg);
 	if (ret) {
-		nu_warn("controller: no segment of %llu MiB is free: of %llu MiB of segment space %llu are "
-			"free in smaller "
-			"pieces, %llu freed segments wait for nodes to confirm",
-			1ull << order, 1ull << NU_SEG_INDEX_BITS, (unsigned long long)c->segments.free_units,
-			(unsigned long long)c->waiting);
+		nu_warn("controller: no segment of %llu MiB is free: %u segments are in use, %llu of them "
+			"freed "
+			"ones that wait for nodes to confirm; of %llu MiB of segment space %llu are free in "
+			"smaller pieces",
+			1ull << order, nu_segments_used(&c->segments), (unsigned long long)c->waiting,
+			(unsigned long long)c->segments.units, (unsigned long long)c->segments.free_units);
 		return ret;
 	}
 	*id_p = enter(c, seg, order, node, pinned, bytes)->id;
