@@ -70,3 +70,6 @@ struct nu_testing_wire {
 	uint64_t kept, resent, refused, broken;
 };
 NU_API void nu_testing_wire(struct nu_testing_wire *w);
+/* The calling node's address of @node's core 0, as the transport knows it: reads it, then, with @now, changes it.
+ * Errors: -EINVAL it is not so long. */
+NU_API int __must_check nu_testing_address(unsigned node, void *was_p, size_t len, const void *now);

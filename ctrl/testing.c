@@ -71,6 +71,11 @@ NU_API void nu_testing_wire(struct nu_testing_wire *w)
 	};
 }
 
+NU_API int nu_testing_address(unsigned node, void *was_p, size_t len, const void *now)
+{
+	return nu_wire_peer_address(node, was_p, len, now);
+}
+
 NU_API void nu_testing_reads(struct nu_testing_reads *r)
 {
 	struct nu_verbs_counts v;

@@ -117,6 +117,8 @@ void nu_wire_fini(void);
 /* This node's worker addresses as one blob (malloc'ed), to be given to all others before the first message. */
 int __must_check nu_wire_address(void **blob_p, size_t *len_p);
 int __must_check nu_wire_set_peer(unsigned node, const void *blob, size_t len);
+/* For tests: reads what @node has told of its core 0, then, with @now, says something else. -EINVAL: not so long. */
+int __must_check nu_wire_peer_address(unsigned node, void *was_p, size_t len, const void *now);
 /* The node has been declared dead: connections are closed, waiters for credits fail. Any core. */
 void nu_wire_peer_dead(unsigned node);
 /* What carries the calling core's connection to @node, as text ("shm/ring", "tcp/eth0"), or -ENOTCONN. */

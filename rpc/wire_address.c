@@ -206,3 +206,16 @@ int nu_wire_set_peer(unsigned node, const void *blob, size_t len)
 	}
 	return 0;
 }
+
+int nu_wire_peer_address(unsigned node, void *was_p, size_t len, const void *now)
+{
+	struct nu_peer *p = &nu_peers[node];
+
+	if (node >= nu_node.count || !p->ncores || p->address_lens[0] != len)
+		return -EINVAL;
+	if (was_p)
+		memcpy(was_p, p->addresses[0], len);
+	if (now)
+		memcpy(p->addresses[0], now, len);
+	return 0;
+}

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Strangers: who is not of the job and talks to its sockets, or pretends to be of it, is refused; the job goes on.
 
-usage: strangers.py NU_LAUNCH NU_CTL SERVE
+usage: strangers.py NU_LAUNCH NU_CTL SERVE CROSSED
 """
 import os
 import random
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-launch, ctl, serve = sys.argv[1:4]
+launch, ctl, serve, crossed = sys.argv[1:5]
 passed = failed = 0
 TYPES = re.findall(r"^\s+(NU_BOOT_\w+)[ ,]", re.search(r"enum nu_boot_type \{(.*?)\};", open(os.path.join(
     os.path.dirname(os.path.realpath(__file__)), "../../ctrl/boot_proto.h")).read(), re.S).group(1), re.M)
@@ -142,6 +142,29 @@ def tcp_ports(tmp):
     check("has died" not in err, f"tcp: a node died: {err[-2000:]}")
     for s in sockets:
         s.close()
+
+
+def bad_messages(job):
+    r = run(ctl, "--job", str(job.p.pid), "stats")
+    return {int(node): int(bad) for node, bad in re.findall(r"^node (\d):.*?bad messages (\d+)", r.stdout, re.M | re.S)}
+
+
+def other_job(tmp):
+    """The nodes of another job come to each port of this one with their own job's key."""
+    job = Job(tmp, "--transport", "tcp")
+    ports = [str(port) for port in job.listeners()]
+    before = bad_messages(job)
+    r = run(launch, "-n", "2", "--cores", "1", "--transport", "tcp", "--no-prefix", "--time-out", "50", crossed, *ports)
+    check(r.returncode == 0 and f"{len(ports)} passed, 0 failed" in r.stdout and len(ports) == 3,
+          f"crossed jobs: status {r.returncode}, ports {ports}: {r.stdout[-3000:]}")
+    after = bad_messages(job)
+    # Each node has refused one that came five times; it was told of every one.
+    check(len(after) == 3 and all(after[n] - before[n] >= 5 for n in after), f"crossed jobs: refused {before} then {after}")
+    job.works("after the other job")
+    err = job.finish("crossed jobs")
+    for node in range(3):
+        check(len(re.findall(rf"nu: node {node}: bytes without this job's key came from a stranger", err)) == 1,
+              f"crossed jobs: node {node} says not once why it refuses: {err[-2000:]}")
 
 
 def no_ports(tmp):
@@ -310,5 +333,6 @@ with tempfile.TemporaryDirectory() as tmp_dir:
     other_user(tmp_dir)
     no_ports(tmp_dir)
     tcp_ports(tmp_dir)
+    other_job(tmp_dir)
 print(f"{passed} passed, {failed} failed, 0 skipped")
 sys.exit(1 if failed else 0)
