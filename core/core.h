@@ -240,9 +240,13 @@ bool nu_image_movable(const void *pc);
 /* Its first range, unless libnu's code is part of that: set before threads run. */
 extern uintptr_t nu_image_code_start __attribute__((visibility("hidden")));
 extern uintptr_t nu_image_code_bytes __attribute__((visibility("hidden")));
+static inline bool nu_image_has_surely(const void *pc)
+{
+	return likely((uintptr_t)pc - nu_image_code_start < nu_image_code_bytes);
+}
 static inline bool nu_image_has(const void *pc)
 {
-	return likely((uintptr_t)pc - nu_image_code_start < nu_image_code_bytes) || nu_image_movable(pc);
+	return nu_image_has_surely(pc) || nu_image_movable(pc);
 }
 /* Finds the program's code and data. @image from nu_run(). */
 int __must_check nu_image_init(const struct nu_image *image);

@@ -28,8 +28,10 @@ const uint64_t nu_heap_class_magic[NU_HEAP_CLASSES] = {
 #undef M
 static_assert(NU_HEAP_CLASS_BYTES(NU_HEAP_CLASSES - 1) == NU_HEAP_SMALL_MAX, "the last class is the largest");
 
-#define BIN_BYTES_MAX	((size_t)16 << 10) /* that a core keeps of one class */
-#define BIN_COUNT_MAX	256u
+#define BIN_BYTES_MIN	((size_t)16 << 10) /* that a core may keep of one class: */
+#define BIN_BYTES_MAX	((size_t)64 << 10)
+#define BIN_SHARE	128u /* in between, this part of the heap */
+#define BIN_COUNT_MAX	1024u
 #define BIN_LIMIT_FIRST 8u
 #define BIN_FILL_FIRST	2u
 #define SLABS_SMALL	4u /* a class starts with this many short slabs, so that a small heap stays small */
@@ -267,9 +269,12 @@ static struct nu_heap_obj *class_give(struct nu_heap *h, unsigned cls, struct nu
 
 /* ---- caches ---- */
 
-static unsigned bin_max(unsigned cls)
+static unsigned bin_max(const struct nu_heap *h, unsigned cls)
 {
-	size_t n = BIN_BYTES_MAX / class_bytes[cls];
+	size_t bytes = ((size_t)h->capacity_pages << NU_HEAP_PAGE_SHIFT) / BIN_SHARE, n;
+
+	bytes = bytes < BIN_BYTES_MIN ? BIN_BYTES_MIN : bytes > BIN_BYTES_MAX ? BIN_BYTES_MAX : bytes;
+	n = bytes / class_bytes[cls];
 
 	return n < 2 ? 2 : n > BIN_COUNT_MAX ? BIN_COUNT_MAX : (unsigned)n;
 }
@@ -285,7 +290,7 @@ static struct nu_heap_cache *cache_create(struct nu_heap *h, unsigned core)
 		return NULL;
 	cache = (struct nu_heap_cache *)o;
 	for (unsigned cls = 0; cls < NU_HEAP_CLASSES; cls++) {
-		unsigned max = bin_max(cls);
+		unsigned max = bin_max(h, cls);
 
 		cache->bins[cls] = (struct nu_heap_bin){
 			.limit = (uint16_t)(max < BIN_LIMIT_FIRST ? max : BIN_LIMIT_FIRST),
@@ -353,7 +358,7 @@ static __attribute__((noinline)) void *small_alloc_slow(struct nu_heap *h, unsig
 	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
 	struct nu_heap_obj *o;
 	struct nu_heap_bin *b;
-	unsigned n, max = bin_max(cls);
+	unsigned n, max = bin_max(h, cls);
 
 	if (!cache)
 		cache = cache_create(h, core);
@@ -436,7 +441,7 @@ static __attribute__((noinline)) void small_free_slow(struct nu_heap *h, struct 
 						      unsigned core)
 {
 	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
-	unsigned max = bin_max(cls), n;
+	unsigned max = bin_max(h, cls), n;
 	struct nu_heap_bin *b;
 
 	if (!cache)
@@ -471,7 +476,7 @@ void nu_heap_free(struct nu_heap *h, void *ptr, unsigned core)
 	uint32_t page;
 	size_t off;
 
-	if (unlikely(!ptr) || likely(nu_heap_free_quickly(h, ptr, core)))
+	if (unlikely(!ptr) || likely(core < NU_MAX_CORES && nu_heap_free_quickly(h, ptr, core)))
 		return;
 	page = nu_heap_page_of(h, ptr);
 	if (unlikely(page == NU_HEAP_NIL))

@@ -211,10 +211,10 @@ static inline void nu_heap_bin_push(struct nu_heap *h, struct nu_heap_bin *b, st
 	nu_heap_bin_set(b, b->count + 1);
 }
 
-/* NULL: nu_heap_alloc() knows more. */
+/* NULL: nu_heap_alloc() knows more. @core is one. */
 static inline void *nu_heap_alloc_quickly(struct nu_heap *h, size_t len_bytes, unsigned core)
 {
-	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
+	struct nu_heap_cache *cache = h->caches[core];
 
 	if (unlikely(len_bytes > NU_HEAP_SMALL_MAX || !cache))
 		return NULL;
@@ -224,7 +224,7 @@ static inline void *nu_heap_alloc_quickly(struct nu_heap *h, size_t len_bytes, u
 /* False, and nothing was done: nu_heap_free() knows more. */
 static inline bool nu_heap_free_quickly(struct nu_heap *h, void *ptr, unsigned core)
 {
-	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
+	struct nu_heap_cache *cache = h->caches[core];
 	uint32_t page = nu_heap_page_of(h, ptr);
 	struct nu_heap_obj *o = ptr;
 	struct nu_heap_page *pg;

@@ -144,16 +144,40 @@ static __attribute__((noinline)) void *heap_alloc(struct nu_heap *h, size_t len,
 	return likely(ptr != NULL) ? ptr : no_memory();
 }
 
-static inline void *alloc_for(const void *pc, size_t len)
+static __attribute__((noinline)) void *alloc_slowly(const void *pc, size_t len)
 {
 	unsigned core;
 	struct nu_proclet *p = proclet_for(pc, &core);
+
+	return p ? heap_alloc(p->heap, len, core) : libc_alloc(pc, len);
+}
+
+/* Of the thread that runs on this core; NULL: it has none, or this is no core. */
+static inline struct nu_heap *heap_here(const struct nu_here *here)
+{
+	struct nu_runs *t;
+
+	if (unlikely(!here))
+		return NULL;
+	t = (struct nu_runs *)atomic_load_explicit(&here->current, memory_order_relaxed);
+	return likely(t) ? t->proclet->heap : NULL;
+}
+
+/* All that is not quick is a jump away, so that what is saves no registers. */
+static inline __attribute__((always_inline)) void *alloc_for(const void *pc, size_t len)
+{
+	struct nu_here *here;
+	struct nu_heap *h;
 	void *ptr;
 
-	if (!p)
-		return libc_alloc(pc, len);
-	ptr = nu_heap_alloc_quickly(p->heap, len, core);
-	return likely(ptr != NULL) ? ptr : heap_alloc(p->heap, len, core);
+	NU_TLS_LOAD(here, nu_here);
+	h = heap_here(here);
+	if (likely(h && nu_image_has_surely(pc))) {
+		ptr = nu_heap_alloc_quickly(h, len, here->index);
+		if (likely(ptr))
+			return ptr;
+	}
+	return alloc_slowly(pc, len);
 }
 
 static __attribute__((noinline)) void free_slowly(void *ptr)
@@ -261,11 +285,12 @@ NU_API void *ENTRY(malloc)(size_t len)
 
 NU_API void ENTRY(free)(void *ptr)
 {
-	struct nu_proclet *p;
-	unsigned core;
+	struct nu_here *here;
+	struct nu_heap *h;
 
-	p = nu_addr_in_segments(ptr) ? current(&core) : NULL;
-	if (unlikely(!p || !p->heap || !nu_heap_free_quickly(p->heap, ptr, core)))
+	NU_TLS_LOAD(here, nu_here);
+	h = heap_here(here);
+	if (unlikely(!h || !nu_heap_free_quickly(h, ptr, here->index)))
 		free_slowly(ptr);
 }
 
