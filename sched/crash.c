@@ -19,6 +19,7 @@
 
 #define FRAMES_MAX   96
 #define FRAMES_SAID  32
+#define FIRST_NEAR   ((uintptr_t)1 << 20) /* the kernel's gap below a stack that grows */
 #define WAIT_OTHER_S 5 /* for another kernel thread that crashed first and is being told of */
 
 static const int crash_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
@@ -30,6 +31,14 @@ static atomic_int teller; /* the kernel thread that tells of its crash */
 static sigjmp_buf spoilt; /* where a fault of the teller ends */
 static bool telling;	  /* the above is set */
 static void *frames[FRAMES_MAX];
+
+/* The kernel thread that the process began with runs node_init, and has no alternate stack from anybody else. */
+static struct {
+	stack_t old;
+	uintptr_t low;
+	size_t bytes;
+	char alt[NU_ALT_STACK] __attribute__((aligned(64)));
+} first;
 
 /* ---- a line: printf is not for signal handlers ---- */
 
@@ -128,6 +137,16 @@ static const char *signal_name(int signo)
 	}
 }
 
+/* The first kernel thread's stack grows to its limit, and no further. */
+static bool is_first_overflow(const struct crash *c)
+{
+	uintptr_t addr = (uintptr_t)c->info->si_addr;
+
+	return !c->thread && first.low && c->signo == SIGSEGV && c->info->si_code > 0 &&
+	       syscall(SYS_gettid) == getpid() && addr < first.low + FIRST_NEAR &&
+	       addr >= first.low - FIRST_NEAR && c->sp < first.low + FIRST_NEAR;
+}
+
 /* Below its stack, or in memory that is not mapped with the stack pointer there. */
 static bool is_overflow(const struct crash *c)
 {
@@ -198,6 +217,15 @@ static void say_what(const struct crash *c)
 	struct line l;
 
 	begin(&l);
+	if (is_first_overflow(c)) {
+		add(&l, "stack overflow ");
+		add_who(&l, c);
+		add(&l, " (its stack has ");
+		add_number(&l, first.bytes >> 10, 10);
+		add(&l, " KiB: RLIMIT_STACK)");
+		say(&l);
+		return;
+	}
 	if (is_overflow(c)) {
 		add(&l, "stack overflow ");
 		add_who(&l, c);
@@ -338,6 +366,32 @@ static bool is_replaced(const struct sigaction *old)
 #endif
 }
 
+static void guard_first(void)
+{
+	stack_t ss = {.ss_sp = first.alt, .ss_size = sizeof(first.alt)};
+	pthread_attr_t attr;
+	void *low;
+
+	if (syscall(SYS_gettid) != getpid() || sigaltstack(NULL, &first.old) ||
+	    !(first.old.ss_flags & SS_DISABLE) || sigaltstack(&ss, NULL))
+		return;
+	if (pthread_getattr_np(pthread_self(), &attr))
+		return;
+	if (!pthread_attr_getstack(&attr, &low, &first.bytes))
+		first.low = (uintptr_t)low;
+	pthread_attr_destroy(&attr);
+}
+
+static void leave_first(void)
+{
+	stack_t now;
+
+	if (first.low && syscall(SYS_gettid) == getpid() && !sigaltstack(NULL, &now) &&
+	    now.ss_sp == first.alt)
+		sigaltstack(&first.old, NULL);
+	first.low = 0;
+}
+
 int nu_crash_init(void)
 {
 	struct sigaction sa = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
@@ -345,6 +399,7 @@ int nu_crash_init(void)
 	if (installed)
 		return 0;
 	backtrace(frames, 1); /* loads what it needs: too late in a handler */
+	guard_first();
 	sigfillset(&sa.sa_mask);
 	for (unsigned i = 0; i < NSIGNALS; i++)
 		sigdelset(&sa.sa_mask, crash_signals[i]);
@@ -363,6 +418,7 @@ void nu_crash_fini(void)
 {
 	struct sigaction now;
 
+	leave_first();
 	for (unsigned i = 0; i < NSIGNALS; i++) {
 		/* The program may have set its own meanwhile. */
 		if (ours[i] && !sigaction(crash_signals[i], NULL, &now) && now.sa_sigaction == on_crash)

@@ -67,7 +67,10 @@ for what, signo, name in ("null", 11, "SIGSEGV at 0x18"), ("abort", 6, "SIGABRT"
     check(f"node_init {what}", job("init", what, "24"), 128 + signo,
           [rf"^nu: node 1: {name} in kernel thread \d+ \(.*\), which runs no proclet", r"#\d+ node_init\+0x",
            ENDS.format(signo)], within_s=15)
-check("node_init recurse", job("init", "recurse"), 139, [ENDS.format(11)], within_s=15)
+for what, size in ("recurse", "0"), ("frame", "9000"):
+    check(f"node_init {what}", job("init", what, size), 139,
+          [r"^nu: node 1: stack overflow in kernel thread \d+ \(.*\), which runs no proclet \(its stack has \d+ KiB: RLIMIT_STACK\)",
+           ENDS.format(11)], within_s=15)
 # The report itself meets what is no memory: it ends there.
 for wild in "0x4141414141414140", "0x10", "0x200000000000":
     one("smash", 11, "SIGSEGV at 0x[0-9a-f]+", wild, says=[r"^nu: node 1: \(no more is known of it: its memory is spoilt\)"])
