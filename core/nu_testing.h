@@ -25,9 +25,10 @@ NU_API int __must_check nu_testing_source_open(unsigned node, size_t len_bytes,
 NU_API int __must_check nu_testing_source_read(const struct nu_testing_source *s, const void *remote);
 NU_API int nu_testing_source_close(struct nu_testing_source *s);
 /* What the calling node's reader has done since its start: requests to the device, completions taken, looks for some and
- * sleeps for want of one (verbs), bytes; and system calls that read another's memory (cma). */
+ * sleeps for want of one (verbs), bytes; system calls that read another's memory (cma); queue pairs that broke, and windows
+ * that were bound for others (verbs). */
 struct nu_testing_reads {
-	uint64_t requests, completions, polls, sleeps, bytes, syscalls;
+	uint64_t requests, completions, polls, sleeps, bytes, syscalls, broken, windows;
 };
 NU_API void nu_testing_reads(struct nu_testing_reads *r);
 /* Processor time of the calling node's process so far, microseconds. */

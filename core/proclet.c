@@ -2,10 +2,10 @@
 /* The memory under a proclet: extents of the pool, in a row from the segment's base. */
 #include "core/core.h"
 
-/* Counters look without a lock. */
+/* Counters look without a lock; who offers extents knows those that it covers to be there. */
 static void set_mapped(struct nu_proclet *p, size_t len_bytes)
 {
-	__atomic_store_n(&p->mapped_bytes, len_bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->mapped_bytes, len_bytes, __ATOMIC_RELEASE);
 }
 
 static void *base_of(const struct nu_proclet *p)

@@ -249,6 +249,21 @@ static void run_fini(struct nu_proclet *p)
 	(void)!nu_thread_join(t);
 }
 
+/* Who was about to move it has offered its extents already, finds that it has ended, and withdraws them. */
+static void await_withdrawal(struct nu_proclet *p)
+{
+	bool offered;
+
+	for (;;) {
+		nu_lock_acquire(&p->lock);
+		offered = p->offered;
+		nu_lock_release(&p->lock);
+		if (!offered)
+			return;
+		nu_sleep_us(END_RETRY_US);
+	}
+}
+
 /* A thread of it may be in a system call: others need this core meanwhile. */
 static void freeze_for_good(struct nu_proclet *p)
 {
@@ -281,6 +296,7 @@ void nu_instance_retire(struct nu_proclet *p)
 	p->root = NULL;
 	atomic_store(&p->frozen, false);
 	nu_lock_release(&p->lock);
+	await_withdrawal(p);
 	nu_proclet_unmap(p);
 	(void)nu_fault(NU_FAULT_RETIRE_UNMAPPED);
 	nu_held_release(p);

@@ -89,6 +89,8 @@ NU_API void nu_testing_reads(struct nu_testing_reads *r)
 		.bytes = nu_stat_sum(NU_STAT_READ_BYTES_CMA) + nu_stat_sum(NU_STAT_READ_BYTES_VERBS) +
 			 nu_stat_sum(NU_STAT_READ_BYTES_AM),
 		.syscalls = nu_stat_sum(NU_STAT_READ_SYSCALLS),
+		.broken = v.broken,
+		.windows = v.windows_bound,
 	};
 }
 

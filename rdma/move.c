@@ -219,6 +219,7 @@ static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t lo
 	nu_lock_acquire(&p->lock);
 	if (p->id != id || p->state != NU_PROCLET_PRESENT) { /* its last reference went meanwhile */
 		nu_lock_release(&p->lock);
+		nu_offer_end(offer, false);
 		unclaim(p, id);
 		return -ESTALE;
 	}
@@ -307,7 +308,10 @@ int nu_move_out(uint64_t id, unsigned to)
 	ret = nu_offer_init(&offer, to, ret);
 	if (!ret)
 		ret = nu_fault(NU_FAULT_MOVE_PREPARED);
+	if (!ret)
+		ret = nu_offer_ahead(&offer, p, id);
 	if (ret) {
+		nu_offer_end(&offer, false);
 		unclaim(p, id);
 		goto abort;
 	}

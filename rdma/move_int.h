@@ -74,12 +74,17 @@ struct nu_handed {
 #define NU_STACKS_INLINE_BYTES 16384u
 struct nu_offer {
 	const struct nu_reader_ops *reader; /* NULL: nothing is offered */
+	struct nu_proclet *p;		    /* whose extents are */
 	unsigned to, n;
-	struct nu_offer_piece pieces[NU_EXTENTS_MAX + 1];
+	struct nu_offer_piece pieces[NU_EXTENTS_MAX]; /* of p's extents in a row; len_bytes 0: none */
+	struct nu_offer_piece stacks_piece;
 	struct nu_extent stacks; /* copies; len_bytes 0: none */
 };
 /* Whether @kind, the destination's word, can be done here. */
 int __must_check nu_offer_init(struct nu_offer *o, unsigned to, int kind);
+/* Offers the heap of proclet @id as it is now, while it runs: within the pause only what has come since then is left to be
+ * offered. The destination hears of it in the hand-over. -ESTALE: it has ended. Errors as a reader's. */
+int __must_check nu_offer_ahead(struct nu_offer *o, struct nu_proclet *p, uint64_t id);
 /* Offers [0, used) of a frozen proclet's heap, and its stacks; builds the hand-over from @h and @threads. malloc'ed. */
 int __must_check nu_offer_make(struct nu_offer *o, const struct nu_proclet *p, const struct nu_handover *h,
 			       const struct nu_handover_thread *threads, struct nu_bytes *blob_p);

@@ -42,7 +42,8 @@ SCENARIOS = {
     },
     # The same moves, where the destination reads what the source offers.
     "offer": {
-        "move.offered": (SOURCE, ""), "move.handed": (DEST, ""), "move.reading": (DEST, ""), "move.read": (DEST, ""),
+        "move.ahead": (SOURCE, ""), "move.offered": (SOURCE, ""), "move.handed": (DEST, ""), "move.reading": (DEST, ""),
+        "move.read": (DEST, ""),
         "move.pulled": (SOURCE, ""), "move.relinquished": (DEST, ""), "move.confirmed": (SOURCE, ""),
         "move.withdrawn": (SOURCE, ""),
     },
@@ -54,9 +55,9 @@ SCENARIOS = {
     "drain": {"drain.begun": (0, ""), "drain.placed#3": (0, ""), "drain.moved#3": (0, "")},
 }
 RUNS_AS = {"offer": ("move", ["--reader", "am-offer"])}  # fault.c's name of it, and the launcher's options
-CAN_FAIL = ("move.claimed", "move.begun", "move.entered", "move.reserved", "move.prepared", "move.paused", "move.offered",
+CAN_FAIL = ("move.claimed", "move.begun", "move.entered", "move.reserved", "move.prepared", "move.ahead", "move.paused", "move.offered",
             "move.handed", "move.reading", "move.read", "create.placed", "create.asked", "create.laid_out", "create.constructed", "drain.placed#3")
-STOPS = ("move.prepared", "move.paused", "move.offered", "move.handed", "move.reading", "move.read", "move.pulled",
+STOPS = ("move.prepared", "move.ahead", "move.paused", "move.offered", "move.handed", "move.reading", "move.read", "move.pulled",
          "move.noted", "move.relinquished", "move.confirmed", "move.withdrawn", "create.asked", "create.answered", "retire.unmapped", "call.served")
 NODE_0_DIES = ("move.paused", "move.pulled", "move.relinquished", "create.asked", "retire.begun", "call.served",
                "drain.begun")
