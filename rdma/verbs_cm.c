@@ -216,6 +216,7 @@ static bool go_up(struct nu_lane *l)
 static void on_answer(struct nu_lane *l, const void *data, size_t len, bool established)
 {
 	char name[NU_LANE_NAME_BYTES];
+	const char *what = "the queue pair";
 	struct nu_hello hello;
 	enum nu_hello_check check = nu_hello_check_answer(data, len, NU_HELLO_ACCEPT, l, &hello);
 	int err;
@@ -226,12 +227,14 @@ static void on_answer(struct nu_lane *l, const void *data, size_t len, bool esta
 		return;
 	}
 	nu_lock_acquire(&l->lock);
-	err = l->state == NU_LANE_CONNECT && l->qp ? nu_lane_connected(l, 0) : -EHOSTDOWN;
+	err = l->state == NU_LANE_CONNECT && l->qp ? nu_lane_connected(l, 0, &what) : -EHOSTDOWN;
 	nu_lock_release(&l->lock);
-	if (!err && !established && rdma_establish(l->id))
+	if (!err && !established && rdma_establish(l->id)) {
 		err = -nu_sys_errno;
+		what = "rdma_establish";
+	}
 	if (err)
-		fail(l, -EHOSTUNREACH, err != -EHOSTDOWN, "setting it up", strerror(-err));
+		fail(l, -EHOSTUNREACH, err != -EHOSTDOWN, what, strerror(-err));
 	else if (go_up(l))
 		nu_info("%s is up: %s, %u READs at a time, attempt %u", nu_lane_name(l, name),
 			nu_verbs.device, l->depth, l->attempt);
@@ -297,7 +300,7 @@ static enum nu_hello_check may_accept(struct rdma_cm_id *id, const struct nu_hel
 	return nu_fault(NU_FAULT_RDMA_CONNECT) ? NU_HELLO_FAULT : NU_HELLO_OK;
 }
 
-static int accept_lane(struct nu_lane *l, const struct rdma_conn_param *request)
+static int accept_lane(struct nu_lane *l, const struct rdma_conn_param *request, const char **what_p)
 {
 	unsigned answers = (unsigned)nu_verbs.attr.max_qp_rd_atom;
 	struct rdma_conn_param param = {.rnr_retry_count = (uint8_t)nu_verbs.o.rnr_retry};
@@ -311,15 +314,18 @@ static int accept_lane(struct nu_lane *l, const struct rdma_conn_param *request)
 	nu_hello_fill(&hello, NU_HELLO_ACCEPT, l, NU_HELLO_OK);
 	param.private_data = &hello;
 	param.private_data_len = sizeof(hello);
+	*what_p = "its queue pair";
 	nu_lock_acquire(&l->lock);
 	err = nu_lane_make(l);
 	if (!err)
-		err = nu_lane_connected(l, answers);
+		err = nu_lane_connected(l, answers, what_p);
 	if (!err)
 		param.qp_num = l->qp->qp_num;
 	nu_lock_release(&l->lock);
-	if (!err && rdma_accept(l->id, &param))
+	if (!err && rdma_accept(l->id, &param)) {
 		err = -nu_sys_errno;
+		*what_p = "rdma_accept";
+	}
 	return err;
 }
 
@@ -329,6 +335,7 @@ static void on_request(struct rdma_cm_id *id, const struct rdma_conn_param *requ
 	struct nu_hello hello = {0};
 	enum nu_hello_check check = nu_hello_check_request(data, len, &hello);
 	char name[NU_LANE_NAME_BYTES];
+	const char *what;
 	struct nu_lane *l;
 	int err;
 
@@ -348,9 +355,9 @@ static void on_request(struct rdma_cm_id *id, const struct rdma_conn_param *requ
 	set_step(l, NU_LANE_CONNECT, ACCEPT_NS);
 	l->id = id;
 	id->context = l;
-	err = accept_lane(l, request);
+	err = accept_lane(l, request, &what);
 	if (err) {
-		nu_warn("%s cannot be accepted: %s", nu_lane_name(l, name), strerror(-err));
+		nu_warn("%s cannot be accepted: %s: %s", nu_lane_name(l, name), what, strerror(-err));
 		nu_lane_unmake(l);
 		l->id = NULL;
 		refuse(id, &hello, NU_HELLO_NO_QP);

@@ -172,8 +172,8 @@ void nu_lane_unmake(struct nu_lane *l);
 /* With the lane's lock held, all of these; the service thread's: queue pair and completion queue for l->id. Logged. */
 int __must_check nu_lane_make(struct nu_lane *l);
 /* Sets the queue pair to what the connection says, to receive and to send. @answers: READs of the peer's at a time; 0: as
- * the connection says. */
-int __must_check nu_lane_connected(struct nu_lane *l, unsigned answers);
+ * the connection says. *what_p: the step that failed. */
+int __must_check nu_lane_connected(struct nu_lane *l, unsigned answers, const char **what_p);
 /* And everybody's: */
 /* Takes what has completed off the queue. Return: how many completions. */
 unsigned nu_lane_poll(struct nu_lane *l);

@@ -213,13 +213,14 @@ static void look_at_gid(const struct nu_lane *l, const struct ibv_qp_attr *attr)
 			nu_verbs.device, attr->ah_attr.grh.sgid_index, nu_verbs.gid_index);
 }
 
-int nu_lane_connected(struct nu_lane *l, unsigned answers)
+int nu_lane_connected(struct nu_lane *l, unsigned answers, const char **what_p)
 {
 	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RTR};
 	int mask = 0, err;
 
 	if (nu_verbs.iwarp) /* its driver does all this */
 		return 0;
+	*what_p = "what rdmacm has for receiving";
 	if (rdma_init_qp_attr(l->id, &attr, &mask))
 		return -nu_sys_errno;
 	look_at_gid(l, &attr);
@@ -229,16 +230,19 @@ int nu_lane_connected(struct nu_lane *l, unsigned answers)
 		if (128u << mtu >= nu_verbs.o.mtu)
 			attr.path_mtu = mtu;
 	}
+	*what_p = "the queue pair made ready to receive";
 	err = ibv_modify_qp(l->qp, &attr, mask);
 	if (err)
 		return -err;
 	attr = (struct ibv_qp_attr){.qp_state = IBV_QPS_RTS};
+	*what_p = "what rdmacm has for sending";
 	if (rdma_init_qp_attr(l->id, &attr, &mask))
 		return -nu_sys_errno;
 	l->depth = attr.max_rd_atomic; /* as the two sides have agreed */
 	attr.timeout = (uint8_t)nu_verbs.o.timeout;
 	attr.retry_cnt = (uint8_t)nu_verbs.o.retry;
 	attr.rnr_retry = (uint8_t)nu_verbs.o.rnr_retry;
+	*what_p = "the queue pair made ready to send";
 	return -ibv_modify_qp(l->qp, &attr, mask);
 }
 

@@ -2,6 +2,8 @@
 /*
  * Moves themselves: what they refuse, from inside, with heaps of all sizes, without room, with a thread that cannot be
  * stopped in time, draining and restoring nodes under load. Run with two cores and little memory.
+ *
+ * usage: move [MIB]    the largest heap of those that are filled, grown and moved (64)
  */
 #include "check.h"
 
@@ -235,13 +237,15 @@ static void created_where_asked(void)
 	check_left(0);
 }
 
+static size_t largest_bytes = 64 * MIB;
+
 /* Grown before, between and after moves; holes freed at another node than they were made at. */
 static void heaps_of_all_sizes(void)
 {
 	static const size_t sizes[] = {1 << 10, 5000,	 64 << 10, 300000,  1 << 20,
 				       3 << 20, 8 << 20, 20 << 20, 64 << 20};
 
-	for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+	for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]) && sizes[s] <= largest_bytes; s++) {
 		struct body_ref b = make(s % nu_node_count(), false, 0);
 		uint64_t wrong;
 		int ret = -1;
@@ -456,6 +460,8 @@ static int move_main(int argc, char **argv)
 		CHECK_SKIP("move", "it takes two nodes");
 		return 0;
 	}
+	if (argc > 1)
+		largest_bytes = strtoul(argv[1], NULL, 0) * MIB;
 	CHECK_RUN(refused);
 	CHECK_RUN(from_inside);
 	CHECK_RUN(created_where_asked);

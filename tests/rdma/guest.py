@@ -246,6 +246,16 @@ def cable_pulled_while_proclets_move():
     check(found and found[2] == found[3] and int(found[1]) > 0, text)
 
 
+@test("two")
+def cable_pulled_between_reads():
+    """Of a move's READs some have come, the others cannot: it is undone; nothing is lost; the next works"""
+    need_verbs()
+    text = output(LAUNCH, "--hosts", "nu1,nu2", "--cores", "1", "--mem", "512M", "--time-out", "150", "--host-time-out", "90",
+                  "--no-prefix", "--reader", "verbs", "--rdma", "read=64K", BUILD / "tests/cluster/cluster_cable",
+                  "rig link 2 down", "rig link 2 up", limit=170, env={"NU_LOG": "info"})
+    only_verbs(text)
+
+
 # ----
 
 def panic():

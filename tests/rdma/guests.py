@@ -30,8 +30,8 @@ CRASHED, TIMED_OUT = 125, 124
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None, use_errno=True)
 
-Options = collections.namedtuple("Options", "nodes cpus mem limit boot_limit memlock sshd out run_on accel env control tty",
-                                 defaults=(1, 2, 2048, 300, 120, "unlimited", False, None, "all", "tcg", (), None, None))
+Options = collections.namedtuple("Options", "nodes cpus mem limit boot_limit memlock sshd out run_on accel env control tty timing",
+                                 defaults=(1, 2, 2048, 300, 120, "unlimited", False, None, "all", "tcg", (), None, None, False))
 
 
 class Interrupted(Exception):
@@ -351,6 +351,8 @@ class Rig:
     def guest_up(self):
         if all(g.up for g in self.guests):
             self.up_after = time.monotonic() - self.begin
+            if self.options.timing:
+                print(f"vm: up after {self.up_after:.1f} s", file=sys.stderr, flush=True)
             for g in self.guests:
                 g.ports["control"].send("go")
 

@@ -181,3 +181,30 @@ static void shares(void *arg)
 	nu_extent_put(&e);
 }
 VERBS_TEST(others_run_meanwhile, .options = "spin=1", .reader = shares)
+
+#define BOTH_ROUNDS 12
+
+/* Both nodes connect at the same moment, and what they had is torn down under the two of them at the same moment. */
+static void both_at_once(void *arg)
+{
+	const struct request connect = {.op = CONNECT}, dead = {.op = DEAD};
+	struct nu_verbs_counts here, there;
+	struct answer a;
+
+	for (unsigned i = 0; i < BOTH_ROUNDS; i++) {
+		say(&connect, sizeof(connect));
+		CHECK(!nu_verbs_connect(1));
+		hear(&a, sizeof(a));
+		CHECK(!a.ret);
+		pull_once();
+		say(&dead, sizeof(dead));
+		if (i % 2)
+			nu_verbs_peer_dead(1);
+		hear(&a, sizeof(a));
+	}
+	here = counts_here();
+	there = ask(.op = COUNTS).counts;
+	CHECK(!here.refused && !there.refused);
+	pull_once();
+}
+VERBS_TEST(both_connect_at_once, .options = "windows=on", .reader = both_at_once)
