@@ -159,7 +159,8 @@ static bool may_go_on(const struct tx *t)
 {
 	const struct nu_ring_head *s = t->ring.shared;
 
-	return s && (t->tail - atomic_load_explicit(&s->head, memory_order_acquire) < t->ring.bytes ||
+	/* More than @bytes makes no sense: the next send says so. */
+	return s && (t->tail - atomic_load_explicit(&s->head, memory_order_acquire) != t->ring.bytes ||
 		     atomic_load_explicit(&s->deaf, memory_order_relaxed));
 }
 
@@ -204,6 +205,7 @@ static int stall(struct worker *w, struct tx *t)
 	return -EAGAIN;
 }
 
+/* More than @want: the reader says that it has read what was never written. */
 static size_t room_of(struct tx *t, size_t want)
 {
 	size_t room = t->ring.bytes - (t->tail - t->head);
@@ -211,6 +213,8 @@ static size_t room_of(struct tx *t, size_t want)
 	if (likely(room >= want))
 		return want;
 	t->head = atomic_load_explicit(&t->ring.shared->head, memory_order_acquire);
+	if (unlikely(t->tail - t->head > t->ring.bytes))
+		return want + 1;
 	room = t->ring.bytes - (t->tail - t->head);
 	return room < want ? room : want;
 }
@@ -240,6 +244,9 @@ static int shm_send(void *ep, struct nu_buf *b)
 		}
 		if (unlikely(!n))
 			return stall(w, t);
+		if (unlikely(n > left))
+			return nu_wire_bad(w->core, t->conn->node, "its reader's place in shared memory",
+					   t->head);
 		memcpy(t->ring.data + (t->tail & (t->ring.bytes - 1)), b->data + t->sent_bytes, n);
 		t->tail += n;
 		t->sent_bytes += n;
@@ -256,6 +263,7 @@ static void shm_nudge(void *ep)
 	struct tx *t = ep;
 	struct nu_ring_head *s = t->ring.shared;
 	uint64_t start = nu_mono_ns();
+	pid_t pid;
 
 	if (!s || t->woken_at == t->tail || !atomic_load_explicit(&s->tid, memory_order_acquire) ||
 	    atomic_load_explicit(&s->pid_ns, memory_order_relaxed) != workers[t->conn->core].pid_ns ||
@@ -266,10 +274,13 @@ static void shm_nudge(void *ep)
 			nu_cpu_relax();
 			continue;
 		}
+		pid = atomic_load_explicit(&s->pid, memory_order_relaxed);
+		/* A peer's word: it may not have us send signals to others. */
+		if (nu_node.pids[t->conn->node] && pid != nu_node.pids[t->conn->node])
+			return;
 		if (!atomic_exchange(&s->nudged, 1)) {
 			nu_stat_add(t->conn->core, NU_STAT_NUDGES_SENT, 1);
-			nu_preempt_other(atomic_load_explicit(&s->pid, memory_order_relaxed),
-					 atomic_load_explicit(&s->tid, memory_order_relaxed));
+			nu_preempt_other(pid, atomic_load_explicit(&s->tid, memory_order_relaxed));
 		}
 		return;
 	}

@@ -2,8 +2,7 @@
 /* Shared memory between nodes: rings by themselves, strangers at the socket, rings that are full, no descriptor left. */
 #include "wire_rig.h"
 
-#include "rpc/ring.h"
-#include "rpc/wire_int.h"
+#include "rpc/shm_int.h"
 #include "sched/sched_int.h"
 
 #include <fcntl.h>
@@ -230,4 +229,35 @@ static void no_descriptor_thread(void *arg)
 Test(shm, no_descriptor_left)
 {
 	run_nodes(&(struct setup){2, 1, {.transport = "shm"}, basic_handlers, {no_descriptor_thread}});
+}
+
+/* Who reads writes into the words that we share, too: what it says of its place is no measure for what we copy. */
+Test(shm, reader_that_says_nonsense)
+{
+	static const uint64_t heads[] = {1, 4096, 1 << 20, 1ull << 63};
+	struct nu_buf *b = calloc(1, sizeof(*b) + (1 << 20));
+	void *address, *ep;
+	size_t len;
+
+	nu_node.count = 2;
+	nu_node.cores = 1;
+	nu_node.self = 0;
+	cr_assert(!nu_shm_link.init(NULL, NU_REACH_HOST) && !nu_shm_link.worker_create(0));
+	cr_assert(!nu_shm_link.address(0, &address, &len));
+	for (unsigned i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+		struct nu_conn c = {.node = 1};
+		struct tx *t;
+
+		cr_assert(!nu_shm_link.connect(0, address, len, &c, &ep));
+		t = ep;
+		b->len_bytes = 1 << 20; /* larger than the ring */
+		atomic_store(&t->ring.shared->head, t->tail + heads[i]);
+		cr_expect_eq(nu_shm_link.send(ep, b), -EBADMSG, "%u", i);
+		cr_expect_eq(t->tail, 0);
+		nu_shm_link.close(0, ep);
+	}
+	cr_expect_eq(nu_stat_sum(NU_STAT_BAD_MESSAGES), sizeof(heads) / sizeof(heads[0]));
+	nu_shm_link.worker_destroy(0);
+	free(address);
+	free(b);
 }
