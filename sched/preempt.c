@@ -9,6 +9,7 @@
 #include "sched/sched_int.h"
 
 #include <linux/futex.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -17,6 +18,7 @@
 
 #define PREEMPT_SIGNAL (SIGRTMIN + 3)
 #define STUCK_TICKS    4
+#define UNHEARD_TICKS  100
 #define SAY_NS_MIN     500000000u
 
 bool (*nu_preempt_pc_ok)(const void *pc) = nu_image_movable;
@@ -84,6 +86,22 @@ NU_NO_TSAN void nu_preempt_handler(int signo, siginfo_t *info, void *frame)
 	frame_fit(uc);
 }
 
+/* Where the program has done it, in a method: no thread on that core can be interrupted any more. */
+static bool is_blocked(const struct nu_core *c)
+{
+	unsigned long long blocked = 0;
+	char path[64], line[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", (int)c->tid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, "SigBlk: %llx", &blocked) != 1)
+		;
+	if (f)
+		fclose(f);
+	return blocked >> (PREEMPT_SIGNAL - 1) & 1;
+}
+
 void nu_preempt_say_stuck(const struct nu_core *c, const struct nu_thread *t, const char *hinders)
 {
 	static _Atomic uint64_t said_ns; /* who tries again and again need not say it each time */
@@ -95,6 +113,15 @@ void nu_preempt_say_stuck(const struct nu_core *c, const struct nu_thread *t, co
 
 	if ((last && now - last < SAY_NS_MIN) || !atomic_compare_exchange_strong(&said_ns, &last, now))
 		return;
+	if (is_blocked(c)) {
+		nu_warn("proclet %#lx: its thread %p%s%s%s%s cannot be interrupted, since the program has "
+			"blocked "
+			"signal %d (SIGRTMIN+3) on core %u; %s",
+			(unsigned long)t->proclet_id, (const void *)t, m ? ", method " : "",
+			m ? m->class_name : "", m ? "." : "", m ? m->name : "", PREEMPT_SIGNAL, c->index,
+			hinders);
+		return;
+	}
 	if (pc)
 		nu_symbol_find(pc, &s);
 	object = strrchr(s.object, '/');
@@ -104,8 +131,36 @@ void nu_preempt_say_stuck(const struct nu_core *c, const struct nu_thread *t, co
 		(unsigned long)s.offset, hinders);
 }
 
+static int catch_signal(struct sigaction *old_p)
+{
+	struct sigaction sa = {.sa_sigaction = nu_preempt_entry,
+			       .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART};
+
+	sigemptyset(&sa.sa_mask);
+	return NU_SAN_SIGACTION(PREEMPT_SIGNAL, &sa, old_p) ? -nu_sys_errno : 0;
+}
+
+/* Before each signal: with another handler no thread could be moved, and with none the process would end. */
+static void keep_handler(void)
+{
+	static atomic_bool said;
+	struct sigaction now;
+
+	if (!monitor.catches || NU_SAN_SIGACTION(PREEMPT_SIGNAL, NULL, &now) ||
+	    likely(now.sa_sigaction == nu_preempt_entry) || catch_signal(NULL))
+		return;
+	for (unsigned i = 0; i < nu_sched.ncores; i++) /* what the other one took */
+		atomic_store(&nu_sched.cores[i]->signalled, false);
+	if (!atomic_exchange(&said, true))
+		nu_warn("the program has replaced the handler of signal %d (SIGRTMIN+3), by which threads "
+			"are "
+			"interrupted: ours is put back",
+			PREEMPT_SIGNAL);
+}
+
 void nu_preempt_signal(struct nu_core *c)
 {
+	keep_handler();
 	/* Real-time signals queue: one is enough. */
 	if (!atomic_exchange(&c->signalled, true))
 		syscall(SYS_tgkill, nu_sched.pid, c->tid, PREEMPT_SIGNAL);
@@ -167,6 +222,18 @@ static bool loop_wanted(struct nu_core *c, uint64_t now)
 	       atomic_load_explicit(&nu_sched.stop, memory_order_relaxed);
 }
 
+/* It has had no signal for so long: perhaps it is not to have one. */
+static void __attribute__((cold)) say_unheard(const struct nu_core *c)
+{
+	static atomic_bool said;
+
+	if (is_blocked(c) && !atomic_exchange(&said, true))
+		nu_warn("core %u cannot be interrupted, since the program has blocked signal %d (SIGRTMIN+3) "
+			"there: "
+			"what runs there holds up everything else on that core",
+			c->index, PREEMPT_SIGNAL);
+}
+
 /* One look at @c. Returns whether it runs threads. */
 static bool look_at(struct nu_core *c, uint64_t now)
 {
@@ -190,8 +257,15 @@ static bool look_at(struct nu_core *c, uint64_t now)
 		nu_core_kick_thief(c);
 	if (starved)
 		atomic_store_explicit(&c->away_ns, now, memory_order_relaxed);
-	if ((same && queued) || starved)
+	if ((same && queued) || starved) {
+		c->tick_unheard =
+			atomic_load_explicit(&c->signalled, memory_order_relaxed) ? c->tick_unheard + 1 : 0;
+		if (unlikely(c->tick_unheard == UNHEARD_TICKS)) {
+			c->tick_unheard = 0;
+			say_unheard(c);
+		}
 		nu_preempt_signal(c);
+	}
 	return active;
 }
 
@@ -235,14 +309,10 @@ static void *monitor_main(void *arg)
 
 int nu_preempt_catch(void)
 {
-	struct sigaction sa = {.sa_sigaction = nu_preempt_entry,
-			       .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART};
+	int err = catch_signal(&monitor.old);
 
-	sigemptyset(&sa.sa_mask);
-	if (NU_SAN_SIGACTION(PREEMPT_SIGNAL, &sa, &monitor.old))
-		return -nu_sys_errno;
-	monitor.catches = true;
-	return 0;
+	monitor.catches = !err;
+	return err;
 }
 
 int nu_preempt_init(void)

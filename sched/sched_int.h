@@ -99,7 +99,8 @@ struct nu_core {
 	uint64_t tick_switches, tick_rounds; /* the monitor's */
 	struct nu_thread *tick_current;
 	unsigned tick_same;
-	void *fake_stack; /* AddressSanitizer's, of the scheduler's context */
+	unsigned tick_unheard; /* looks at which a signal was still on its way */
+	void *fake_stack;      /* AddressSanitizer's, of the scheduler's context */
 	const void *kstack_low;
 	size_t kstack_bytes;
 	void *kthread_fiber; /* ThreadSanitizer's, of the scheduler's context */

@@ -145,6 +145,42 @@ static int long_jump(void)
 	return got == 5 ? 0 : -1;
 }
 
+static void own_handler(int signo)
+{
+	static const char line[] = "the program's own handler\n";
+
+	(void)!write(STDOUT_FILENO, line, sizeof(line) - 1);
+	if (signo == SIGSEGV)
+		_exit(17);
+}
+
+/* Signals that the runtime uses, long after its start. */
+static void set_handlers(const char *how)
+{
+	int interrupts = SIGRTMIN + 3;
+	sigset_t set;
+
+	sigemptyset(&set);
+	if (!strcmp(how, "replaced"))
+		signal(interrupts, own_handler);
+	if (!strcmp(how, "default"))
+		signal(interrupts, SIG_DFL);
+	if (!strcmp(how, "ignored"))
+		signal(interrupts, SIG_IGN);
+	if (!strcmp(how, "blocked")) {
+		sigaddset(&set, interrupts);
+		pthread_sigmask(SIG_BLOCK, &set, NULL);
+	}
+	if (!strncmp(how, "crash", 5)) {
+		sigaddset(&set, SIGSEGV);
+		if (!strcmp(how, "crash-own"))
+			signal(SIGSEGV, own_handler);
+		else
+			pthread_sigmask(SIG_BLOCK, &set, NULL);
+		memset((void *)(uintptr_t)getppid(), 1, 1); /* no memory is there */
+	}
+}
+
 static void reads(void *arg)
 {
 	struct mis *m = arg;
@@ -181,7 +217,9 @@ int mis_do_act(struct mis *m, struct nu_str how, int arg)
 	}
 	if (!strcmp(how.s, "unlock-rw"))
 		nu_rwlock_unlock(&m->rwlock);
-	if (!strcmp(how.s, "spin")) {
+	if (!strncmp(how.s, "handler-", 8))
+		set_handlers(how.s + 8);
+	if (!strcmp(how.s, "spin") || !strncmp(how.s, "handler-", 8)) {
 		flag_set();
 		while (arg)
 			m->rounds++;
@@ -300,7 +338,7 @@ static int in_the_way(struct mis_ref ref, const char *how, const char *then)
 	if (!strcmp(then, "drain"))
 		ret = nu_node_drain(last, &moved);
 	printf("%s: %s, %u moved, it is on node %d\n", then, nu_strerror(ret), moved, nu_locate(ref.ref));
-	if (!strcmp(how, "spin") && strcmp(then, "drop")) {
+	if (strcmp(how, "read-thread") && strcmp(then, "drop")) {
 		(void)!mis_rounds(ref, &before);
 		for (int i = 0; i < 1000 && before >= after; i++) {
 			nu_sleep_us(1000);

@@ -68,4 +68,18 @@ check("its last reference goes", job("spin", "drop", options=["--cores", "2"]), 
 check("its last reference goes, but it is in read()", alone("read-thread", "drop", env={"NU_CORES": "2"}), 22,
       [THREAD.format(0, "its proclet can neither move nor end"), r"ends, but a thread of it cannot be stopped yet",
        r"^drop: no error", THREAD.format(0, "the node leaves without it")], within_s=12)
+
+# Handlers set, and signals blocked, in a method.
+PUT_BACK = r"^nu: node 1: the program has replaced the handler of signal \d+ \(SIGRTMIN\+3\), by which threads are interrupted: ours is put back"
+for how in "replaced", "default", "ignored":
+    check(f"the handler of our signal is {how}", job(f"handler-{how}", "move", options=["--cores", "2"]), 22,
+          [PUT_BACK, r"^move: no error, 0 moved, it is on node 0", r"^it goes on"], [r"died|killed"])
+check("our signal is blocked", job("handler-blocked", "end", options=["--cores", "2"]), 21,
+      [r"^nu: node 1: proclet 0x\w+: its thread 0x\w+, method mis\.act cannot be interrupted, since the program has blocked "
+       r"signal \d+ \(SIGRTMIN\+3\) on core \d; the node leaves without it",
+       r"^nu: node 1: core \d cannot be interrupted, since the program has blocked signal \d+ \(SIGRTMIN\+3\) there"],
+      [r"died|killed"], within_s=12)
+check("the program's own handler of a crash, set in a method", job("handler-crash-own"), 17, [r"^the program's own handler"],
+      [r"SIGSEGV at"])
+check("a crash whose signal is blocked", job("handler-crash-blocked"), 139, [r"^nu_launch: node 1 .*killed by signal 11"])
 done()
