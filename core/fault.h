@@ -104,7 +104,8 @@ extern bool nu_track_on;
 /* Whether @pc lies in libnu's code. Any context. */
 bool nu_track_is_own(const void *pc);
 void nu_track_add(const void *ptr, const void *pc);
-void nu_track_del(const void *ptr);
+/* Return: whether it was counted. */
+bool nu_track_del(const void *ptr);
 unsigned nu_track_live(void);
 /* Says where they come from. */
 void nu_track_log(void);

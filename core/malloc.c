@@ -242,15 +242,18 @@ static void *heap_realloc(void *ptr, size_t len)
 
 static void *libc_realloc(const void *pc, void *ptr, size_t len)
 {
+	bool counted;
 	void *to;
 
 	if (len && fails(pc))
 		return no_memory();
+	/* Before: another kernel thread may be given its address at once. */
+	counted = unlikely(nu_track_on) && nu_track_del(ptr);
 	to = __libc_realloc(ptr, len);
-	if (unlikely(nu_track_on) && (to || !len)) {
-		nu_track_del(ptr);
+	if (to)
 		tracked(to, pc);
-	}
+	else if (counted && len)
+		nu_track_add(ptr, pc); /* it stays */
 	return to;
 }
 

@@ -91,20 +91,23 @@ static void close_gap(unsigned hole)
 	slots[hole].ptr = NULL;
 }
 
-void nu_track_del(const void *ptr)
+bool nu_track_del(const void *ptr)
 {
 	unsigned i = home_of(ptr);
+	bool found;
 
 	if (!ptr)
-		return;
+		return false;
 	nu_lock_acquire(&lock);
 	while (slots[i].ptr && slots[i].ptr != ptr)
 		i = (i + 1) % SLOTS;
-	if (slots[i].ptr) {
+	found = slots[i].ptr;
+	if (found) {
 		close_gap(i);
 		live--;
 	}
 	nu_lock_release(&lock);
+	return found;
 }
 
 unsigned nu_track_live(void)
