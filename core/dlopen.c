@@ -37,7 +37,13 @@ static __attribute__((noinline)) void *refuse(dlopen_fn real, const char *file, 
 }
 
 /* The C library looks at its caller's address, too (for its RUNPATH): a jump, not a call, leaves it to be seen. */
-__attribute__((optimize("O2"))) NU_API void *dlopen(const char *file, int mode)
+#ifdef __clang__
+#define JUMPS /* where it optimises */
+#else
+#define JUMPS __attribute__((optimize("O2")))
+#endif
+
+JUMPS NU_API void *dlopen(const char *file, int mode)
 {
 	dlopen_fn real = (dlopen_fn)dlsym(RTLD_NEXT, "dlopen");
 
@@ -46,7 +52,7 @@ __attribute__((optimize("O2"))) NU_API void *dlopen(const char *file, int mode)
 	return real(file, mode);
 }
 
-__attribute__((optimize("O2"))) NU_API void *dlmopen(Lmid_t space, const char *file, int mode)
+JUMPS NU_API void *dlmopen(Lmid_t space, const char *file, int mode)
 {
 	dlmopen_fn real = (dlmopen_fn)dlsym(RTLD_NEXT, "dlmopen");
 

@@ -16,6 +16,12 @@
 
 #define BASE ((char *)0x300000000000)
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+Test(malloc, the_sanitizer_brings_its_own)
+{
+	cr_skip("malloc is the sanitizer's in this build");
+}
+#else
 int __asprintf_chk(char **str_p, int flag, const char *fmt, ...);
 ssize_t __getdelim(char **line_p, size_t *len_p, int delim, FILE *f);
 
@@ -85,13 +91,6 @@ static size_t live(void)
 {
 	return nu_heap_live_bytes(proclets[0].heap);
 }
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-Test(malloc, the_sanitizer_brings_its_own)
-{
-	cr_skip("malloc is the sanitizer's in this build");
-}
-#else
 
 Test(malloc, outside_of_proclets_it_is_libc)
 {
