@@ -165,7 +165,7 @@ static void random_schedule(uint64_t from_seed)
 {
 	static uint8_t taken[1u << NU_SEG_INDEX_BITS];
 	struct nu_segments s;
-	unsigned n = 0, blocks, refused = 0;
+	unsigned n = 0, blocks;
 	uint64_t used = 0;
 
 	seed = from_seed;
@@ -178,7 +178,6 @@ static void random_schedule(uint64_t from_seed)
 		if (n < LIVE && rnd(100) < (step / 10000 % 2 ? 45 : 60)) {
 			int ret = nu_segments_get(&s, order, &index);
 
-			refused += ret != 0;
 			if (ret) {
 				cr_assert_eq(ret, -ENOMEM);
 				continue;
