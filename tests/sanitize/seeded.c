@@ -5,11 +5,15 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdatomic.h>
 #include <string.h>
+
+#define TOGETHER_US_MAX 20000000u
 
 struct sinner {
 	struct nu_waitgroup out;
 	volatile long racy;
+	_Atomic unsigned begun;
 };
 
 NU_CLASS(sinner);
@@ -35,12 +39,14 @@ void sinner_do_leak(struct sinner *s)
 static void race_body(void *arg)
 {
 	struct sinner *s = arg;
+	uint64_t end = nu_now_us() + TOGETHER_US_MAX;
 
-	for (int i = 0; i < 20000; i++) {
+	/* On two cores: threads that take turns on one are in order. */
+	atomic_fetch_add_explicit(&s->begun, 1, memory_order_relaxed);
+	while (atomic_load_explicit(&s->begun, memory_order_relaxed) < 2 && nu_now_us() < end)
+		;
+	for (int i = 0; i < 20000; i++)
 		s->racy++;
-		if (i % 100 == 0)
-			nu_yield();
-	}
 	nu_waitgroup_done(&s->out);
 }
 
