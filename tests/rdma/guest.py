@@ -253,6 +253,54 @@ def cable_pulled_while_proclets_move():
     check(found and found[2] == found[3] and int(found[1]) > 0, text)
 
 
+GIVEN_UP = "it will be made anew"  # a queue pair
+
+
+def cables(state):
+    for node in 1, 2:
+        output("rig", "link", node, state)
+
+
+@test("two")
+def cable_pulled_while_a_heap_is_read():
+    """The move is undone, nothing of the proclet is lost, and the next move works"""
+    need_verbs()
+    said = pathlib.Path("/tmp/cable.out")
+    with said.open("w") as out, subprocess.Popen(
+            ["env", "NU_LOG=info", LAUNCH, "--hosts", "nu1,nu2", "--cores", "1", "--mem", "256M", "--time-out", "160", "--host-time-out",
+             "60", "--no-prefix", "--reader", "verbs", BUILD / "tests/cluster/cluster_cable"],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT) as job:
+        def has(text):
+            return text in said.read_text(errors="replace") or job.poll() is not None
+        try:
+            poll("the heap moves", lambda: has("to and fro"), 100)
+            for _ in range(5):  # a pull may fall between two moves
+                before = sent()
+                poll("the heap is read", lambda: sent() - before > 100 or has("cut: "), 60)
+                # Long enough for the device of who reads to give up: it sends again for seconds.
+                cables("down")
+                try:
+                    poll("a READ is given up", lambda: GIVEN_UP in said.read_text(errors="replace") or has("cut: "), 15)
+                except Fail:
+                    pass
+                cables("up")
+                poll("nu2 is back", answers)
+                try:
+                    poll("the move has failed", lambda: has("cut: "), 10)
+                    break
+                except Fail:
+                    pass
+            job.wait(timeout=170)
+        finally:
+            job.kill()
+            cables("up")
+    text = said.read_text(errors="replace")
+    check(job.returncode == 0 and "1 passed, 0 failed" in text, text)
+    if "\nnot cut: " in text:
+        raise Skip("no READ was under way whenever the cables were out")
+    check("one was undone" in text, text)
+
+
 # ----
 
 def panic():
