@@ -471,7 +471,7 @@ struct nu_proclet {
 	uint64_t moved_location;
 	unsigned moved_from; /* ARRIVING, or while output is held: the source */
 	bool move_claimed;   /* somebody is moving or freeing it */
-	bool offered; /* peers may read its extents: they are not given back; under lock */
+	bool offered;	     /* peers may read its extents: they are not given back; under lock */
 	bool arriving_busy;  /* ARRIVING: somebody makes room for it, pulls it or gives it up; under lock */
 	bool was_note;	     /* ARRIVING: it was here before, and the controller knows */
 	struct nu_arrival *arrival; /* ARRIVING: what has been made ready for it; rdma/ */

@@ -36,7 +36,7 @@
 	X(MOVE_ENTERED, "move.entered")                                                                      \
 	X(MOVE_RESERVED, "move.reserved")                                                                    \
 	X(MOVE_PREPARED, "move.prepared")                                                                    \
-	X(MOVE_AHEAD, "move.ahead")                                                                    \
+	X(MOVE_AHEAD, "move.ahead")                                                                          \
 	X(MOVE_PAUSED, "move.paused")                                                                        \
 	X(MOVE_OFFERED, "move.offered")                                                                      \
 	X(MOVE_HANDED, "move.handed")                                                                        \

@@ -204,7 +204,7 @@ void job_end(struct job *job, int status, int grace_ms, const char *kill_why);
 /* ---- operator.c ---- */
 
 #define OPERATORS_MAX 16
-int operator_listen(void); /* descriptor or -1, said */
+int operator_listen(void);	/* descriptor or -1, said */
 bool operator_may_accept(void); /* false: for a while, for want of descriptors */
 void operator_accept(struct job *job, int listener);
 /* Enters the clients' descriptors; returns how many. The order is the one operator_dispatch() expects. */
