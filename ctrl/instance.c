@@ -249,7 +249,8 @@ static void run_fini(struct nu_proclet *p)
 	(void)!nu_thread_join(t);
 }
 
-/* Who was about to move it has offered its extents already, finds that it has ended, and withdraws them. */
+/* Who was about to move it has offered its extents already, finds that it has ended, and withdraws them: a thread of this
+ * node, that waits for no other node before it has. */
 static void await_withdrawal(struct nu_proclet *p)
 {
 	bool offered;

@@ -89,9 +89,9 @@ void nu_segments_fini(struct nu_segments *s);
 int __must_check nu_segments_order(uint64_t capacity_bytes, unsigned *order_p);
 /* A segment of 2^order units. -ENOMEM: no free run of that size, or no memory for the books. */
 int __must_check nu_segments_get(struct nu_segments *s, unsigned order, uint32_t *index_p);
-/* Cannot fail; merges it with its free buddies. */
 /* How many are in use. Walks what is free. */
 unsigned nu_segments_used(const struct nu_segments *s);
+/* Cannot fail; merges it with its free buddies. */
 void nu_segments_put(struct nu_segments *s, uint32_t index, unsigned order);
 /* Checks every structure: 0, or -EIO with the fault logged. */
 int __must_check nu_segments_check(const struct nu_segments *s);

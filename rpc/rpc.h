@@ -85,8 +85,8 @@ bool nu_wire_forget_waiter(struct nu_thread *t);
 /* A CALL from @from has been accepted (run, held or refused): its credit goes back with the next batch. */
 void nu_wire_accepted(unsigned from);
 /*
- * Somebody stands still for what was just sent to @node, a step of a move or of a creation: it leaves before another
- * thread runs here, and where the peer's core computes, and the link can, that is interrupted. From a core.
+ * Somebody stands still for what was just sent to @node, a step of a move or of a creation: when it leaves, with the rest of
+ * its batch, a core of the peer's that computes is interrupted for it, if the link can do that. From a core.
  */
 void nu_wire_urge(unsigned node);
 /* Sends the calling core's batches now. */

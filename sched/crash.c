@@ -212,26 +212,17 @@ static void add_who(struct line *l, const struct crash *c)
 
 static void say_what(const struct crash *c)
 {
-	bool caused = c->info->si_code > 0;
+	bool caused = c->info->si_code > 0, of_first = is_first_overflow(c);
 	struct nu_symbol s;
 	struct line l;
 
 	begin(&l);
-	if (is_first_overflow(c)) {
+	if (of_first || is_overflow(c)) {
 		add(&l, "stack overflow ");
 		add_who(&l, c);
-		add(&l, " (its stack has ");
-		add_number(&l, first.bytes >> 10, 10);
-		add(&l, " KiB: RLIMIT_STACK)");
-		say(&l);
-		return;
-	}
-	if (is_overflow(c)) {
-		add(&l, "stack overflow ");
-		add_who(&l, c);
-		add(&l, " (stacks have ");
-		add_number(&l, nu_layout.stack_bytes >> 10, 10);
-		add(&l, " KiB: NU_STACK_KIB)");
+		add(&l, of_first ? " (its stack has " : " (stacks have ");
+		add_number(&l, (of_first ? first.bytes : nu_layout.stack_bytes) >> 10, 10);
+		add(&l, of_first ? " KiB: RLIMIT_STACK)" : " KiB: NU_STACK_KIB)");
 		say(&l);
 		return;
 	}
