@@ -8,6 +8,12 @@ static inline void nu_cpu_relax(void)
 	__asm__ volatile("isb" : : : "memory");
 }
 
+/* The highest bit of @x, not 0. */
+static inline unsigned nu_cpu_log2(unsigned x)
+{
+	return 31 - (unsigned)__builtin_clz(x);
+}
+
 /* Loads the pointer @var, thread-local by the initial-exec model: anew each time, since a switch may have changed kernel
  * threads, and compilers keep the address of what they know to be thread-local. */
 #define NU_TLS_LOAD(to, var)                                                                                 \

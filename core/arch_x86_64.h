@@ -2,10 +2,24 @@
 /* x86-64, for core/arch.h. */
 #pragma once
 
+#include <stdint.h>
+
 /* In the loop of one who waits for another processor. */
 static inline void nu_cpu_relax(void)
 {
 	__builtin_ia32_pause();
+}
+
+/* What makes of lzcnt's result the highest bit's number: 31; 0 where the processor takes the instruction for bsr. */
+extern uint32_t nu_cpu_lzcnt __attribute__((visibility("hidden")));
+
+/* The highest bit of @x, not 0. bsr, which is all that a compiler may count on, is microcode on some processors. */
+static inline unsigned nu_cpu_log2(uint32_t x)
+{
+	uint32_t n;
+
+	__asm__("lzcntl %1, %0" : "=r"(n) : "r"(x) : "cc");
+	return n ^ nu_cpu_lzcnt;
 }
 
 /* Loads the pointer @var, thread-local by the initial-exec model: anew each time, since a switch may have changed kernel

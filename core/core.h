@@ -522,6 +522,10 @@ void nu_proclet_for_each(void (*fn)(struct nu_proclet *p, void *arg), void *arg)
 struct nu_here {
 	struct nu_thread *_Atomic current;
 	unsigned index;
+	/* The running thread's heap, and its cache of this core's; @cache NULL: malloc.c has yet to find out.
+	 * Whoever sets @current forgets @cache. */
+	struct nu_heap *heap;
+	struct nu_heap_cache *cache;
 };
 struct nu_runs {
 	void *sp;

@@ -1,11 +1,22 @@
 /* SPDX-License-Identifier: MIT */
-/* What the image's digest says of an x86-64 processor. */
+/* What the image's digest says of an x86-64 processor, and what core/arch_x86_64.h must know of it. */
 #include "core/core.h"
 #include "core/fault.h"
 #include "core/image_int.h"
 
 #include <cpuid.h>
 #include <sys/auxv.h>
+
+uint32_t nu_cpu_lzcnt = 31;
+
+/* Before main: heaps come later. */
+__attribute__((constructor)) static void find_lzcnt(void)
+{
+	unsigned a = 0, b = 0, c = 0, d = 0;
+
+	if (!__get_cpuid(0x80000001, &a, &b, &c, &d) || !(c & bit_LZCNT))
+		nu_cpu_lzcnt = 0;
+}
 
 /* sigreturn restores a frame of this form: which parts of the register file, in how many bytes. */
 void nu_image_print_cpu(FILE *f)

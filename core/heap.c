@@ -26,6 +26,11 @@ const uint64_t nu_heap_class_magic[NU_HEAP_CLASSES] = {
 	M(28), M(29), M(30), M(31), M(32), M(33), M(34), M(35), M(36), M(37), M(38), M(39),
 };
 #undef M
+const uint8_t nu_heap_class_table[NU_HEAP_TABLED_MAX / 16 + 1] = {
+	0,  0,	1,  2,	3,  4,	5,  6,	7,  8,	8,  9,	9,  10, 10, 11, 11, 12, 12, 12, 12, 13,
+	13, 13, 13, 14, 14, 14, 14, 15, 15, 15, 15, 16, 16, 16, 16, 16, 16, 16, 16, 17, 17, 17,
+	17, 17, 17, 17, 17, 18, 18, 18, 18, 18, 18, 18, 18, 19, 19, 19, 19, 19, 19, 19, 19,
+};
 static_assert(NU_HEAP_CLASS_BYTES(NU_HEAP_CLASSES - 1) == NU_HEAP_SMALL_MAX, "the last class is the largest");
 
 #define BIN_BYTES_MIN	((size_t)16 << 10) /* that a core may keep of one class: */
@@ -320,11 +325,15 @@ static void cache_destroy(struct nu_heap *h, unsigned core)
 {
 	struct nu_heap_cache *cache = h->caches[core];
 	struct nu_heap_obj *o = (struct nu_heap_obj *)cache;
+	struct nu_here *here;
 
 	if (!cache)
 		return;
 	cache_drain(h, cache);
 	h->caches[core] = NULL;
+	NU_TLS_LOAD(here, nu_here);
+	if (here && here->cache == cache)
+		here->cache = NULL;
 	o->key = NU_HEAP_KEY(h);
 	class_give(h, nu_heap_class_of(sizeof(*cache)), o, 1);
 }
@@ -471,12 +480,13 @@ static __attribute__((noinline)) void large_free(struct nu_heap *h, void *ptr, u
 
 void nu_heap_free(struct nu_heap *h, void *ptr, unsigned core)
 {
+	struct nu_heap_cache *cache = nu_heap_cache_of(h, core);
 	struct nu_heap_obj *o = ptr;
 	struct nu_heap_page *pg;
 	uint32_t page;
 	size_t off;
 
-	if (unlikely(!ptr) || likely(core < NU_MAX_CORES && nu_heap_free_quickly(h, ptr, core)))
+	if (unlikely(!ptr) || likely(cache && nu_heap_free_quickly(h, cache, ptr)))
 		return;
 	page = nu_heap_page_of(h, ptr);
 	if (unlikely(page == NU_HEAP_NIL))

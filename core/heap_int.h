@@ -118,7 +118,7 @@ static_assert(NU_HEAP_HEAD_BYTES + sizeof(struct nu_heap) <= NU_HEAP_HEAD_PAGES 
 
 static inline unsigned nu_heap_area(uint32_t page)
 {
-	return 31 - (unsigned)__builtin_clz(page | (NU_HEAP_AREA0_PAGES - 1)) - (NU_HEAP_AREA0_SHIFT - 1);
+	return nu_cpu_log2(page | (NU_HEAP_AREA0_PAGES - 1)) - (NU_HEAP_AREA0_SHIFT - 1);
 }
 static inline uint32_t nu_heap_area_end(unsigned area)
 {
@@ -134,12 +134,13 @@ static inline struct nu_heap_page *nu_heap_page(const struct nu_heap *h, uint32_
 }
 static inline char *nu_heap_page_addr(const struct nu_heap *h, uint32_t page)
 {
-	return (char *)(h->base + ((uintptr_t)page << NU_HEAP_PAGE_SHIFT));
+	return (char *)h - NU_HEAP_HEAD_BYTES + ((uintptr_t)page << NU_HEAP_PAGE_SHIFT);
 }
 /* The page that holds @ptr; NU_HEAP_NIL if it is no address of this heap. */
 static inline uint32_t nu_heap_page_of(const struct nu_heap *h, const void *ptr)
 {
-	uintptr_t page = ((uintptr_t)ptr - h->base) >> NU_HEAP_PAGE_SHIFT;
+	/* From the header's own address: h->base would be one more load to wait for. */
+	uintptr_t page = ((uintptr_t)ptr - ((uintptr_t)h - NU_HEAP_HEAD_BYTES)) >> NU_HEAP_PAGE_SHIFT;
 	return likely(page < __atomic_load_n(&h->top, __ATOMIC_RELAXED)) ? (uint32_t)page : NU_HEAP_NIL;
 }
 
@@ -167,6 +168,9 @@ void nu_heap_pages_init(struct nu_heap *h);
 
 /* ceil(2^64 / size): n is a multiple of the size if and only if n * this, modulo 2^64, is below this. */
 extern const uint64_t nu_heap_class_magic[NU_HEAP_CLASSES] __attribute__((visibility("hidden")));
+/* The class of so many 16 bytes. Where the highest bit is takes some processors long to say. */
+#define NU_HEAP_TABLED_MAX 1024
+extern const uint8_t nu_heap_class_table[NU_HEAP_TABLED_MAX / 16 + 1] __attribute__((visibility("hidden")));
 
 static inline unsigned nu_heap_class_of(size_t len)
 {
@@ -190,6 +194,15 @@ static inline void nu_heap_bin_set(struct nu_heap_bin *b, uint32_t count)
 	__atomic_store_n(&b->count, count, __ATOMIC_RELAXED);
 }
 
+static inline void nu_heap_bin_add(struct nu_heap_bin *b, uint32_t n)
+{
+#ifdef __SANITIZE_THREAD__
+	nu_heap_bin_set(b, b->count + n);
+#else
+	b->count += n; /* one instruction, where what compilers make of an atomic store is three */
+#endif
+}
+
 /* NULL: there is none, or the first one's mark is not whole. */
 static inline void *nu_heap_bin_pop(const struct nu_heap *h, struct nu_heap_bin *b)
 {
@@ -198,40 +211,44 @@ static inline void *nu_heap_bin_pop(const struct nu_heap *h, struct nu_heap_bin 
 	if (unlikely(!o || o->key != NU_HEAP_KEY(h)))
 		return NULL;
 	b->first = o->next;
-	nu_heap_bin_set(b, b->count - 1);
+	nu_heap_bin_add(b, UINT32_MAX);
 	o->key = 0;
 	return o;
 }
 
-static inline void nu_heap_bin_push(struct nu_heap *h, struct nu_heap_bin *b, struct nu_heap_obj *o)
+static inline void nu_heap_bin_push(const struct nu_heap *h, struct nu_heap_bin *b, struct nu_heap_obj *o)
 {
 	o->next = b->first;
 	o->key = NU_HEAP_KEY(h);
 	b->first = o;
-	nu_heap_bin_set(b, b->count + 1);
+	nu_heap_bin_add(b, 1);
 }
 
-/* NULL: nu_heap_alloc() knows more. @core is one. */
-static inline void *nu_heap_alloc_quickly(struct nu_heap *h, size_t len_bytes, unsigned core)
+/* NULL: nu_heap_alloc() knows more. */
+static inline void *nu_heap_alloc_quickly(const struct nu_heap *h, struct nu_heap_cache *cache,
+					  size_t len_bytes)
 {
-	struct nu_heap_cache *cache = h->caches[core];
+	unsigned cls;
 
-	if (unlikely(len_bytes > NU_HEAP_SMALL_MAX || !cache))
+	if (likely(len_bytes <= NU_HEAP_TABLED_MAX))
+		cls = nu_heap_class_table[(len_bytes + 15) / 16];
+	else if (likely(len_bytes <= NU_HEAP_SMALL_MAX))
+		cls = nu_heap_class_of(len_bytes);
+	else
 		return NULL;
-	return nu_heap_bin_pop(h, &cache->bins[nu_heap_class_of(len_bytes)]);
+	return nu_heap_bin_pop(h, &cache->bins[cls]);
 }
 
 /* False, and nothing was done: nu_heap_free() knows more. */
-static inline bool nu_heap_free_quickly(struct nu_heap *h, void *ptr, unsigned core)
+static inline bool nu_heap_free_quickly(const struct nu_heap *h, struct nu_heap_cache *cache, void *ptr)
 {
-	struct nu_heap_cache *cache = h->caches[core];
 	uint32_t page = nu_heap_page_of(h, ptr);
 	struct nu_heap_obj *o = ptr;
 	struct nu_heap_page *pg;
 	struct nu_heap_bin *b;
 	uint64_t magic;
 
-	if (unlikely(page == NU_HEAP_NIL || !cache))
+	if (unlikely(page == NU_HEAP_NIL))
 		return false;
 	pg = nu_heap_page(h, page);
 	if (unlikely(pg->kind != NU_PAGE_SLAB || o->key == NU_HEAP_KEY(h)))

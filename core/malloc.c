@@ -137,43 +137,40 @@ static __attribute__((noinline)) void *libc_alloc(const void *pc, size_t len)
 	return unlikely(fails(pc)) ? no_memory() : tracked(__libc_malloc(len), pc);
 }
 
-static __attribute__((noinline)) void *heap_alloc(struct nu_heap *h, size_t len, unsigned core)
+/* Notes the running thread's heap for the calls to come, until another thread runs. */
+static inline void remember(struct nu_heap *h)
 {
-	void *ptr = nu_heap_alloc(h, len, core);
+	struct nu_here *here;
 
-	return likely(ptr != NULL) ? ptr : no_memory();
+	NU_TLS_LOAD(here, nu_here);
+	if (here) {
+		here->heap = h;
+		here->cache = nu_heap_cache_of(h, here->index);
+	}
 }
 
 static __attribute__((noinline)) void *alloc_slowly(const void *pc, size_t len)
 {
 	unsigned core;
 	struct nu_proclet *p = proclet_for(pc, &core);
+	void *ptr;
 
-	return p ? heap_alloc(p->heap, len, core) : libc_alloc(pc, len);
-}
-
-/* Of the thread that runs on this core; NULL: it has none, or this is no core. */
-static inline struct nu_heap *heap_here(const struct nu_here *here)
-{
-	struct nu_runs *t;
-
-	if (unlikely(!here))
-		return NULL;
-	t = (struct nu_runs *)atomic_load_explicit(&here->current, memory_order_relaxed);
-	return likely(t) ? t->proclet->heap : NULL;
+	if (!p)
+		return libc_alloc(pc, len);
+	ptr = nu_heap_alloc(p->heap, len, core);
+	remember(p->heap);
+	return likely(ptr != NULL) ? ptr : no_memory();
 }
 
 /* All that is not quick is a jump away, so that what is saves no registers. */
 static inline __attribute__((always_inline)) void *alloc_for(const void *pc, size_t len)
 {
 	struct nu_here *here;
-	struct nu_heap *h;
 	void *ptr;
 
 	NU_TLS_LOAD(here, nu_here);
-	h = heap_here(here);
-	if (likely(h && nu_image_has_surely(pc))) {
-		ptr = nu_heap_alloc_quickly(h, len, here->index);
+	if (likely(here && here->cache && nu_image_has_surely(pc))) {
+		ptr = nu_heap_alloc_quickly(here->heap, here->cache, len);
 		if (likely(ptr))
 			return ptr;
 	}
@@ -191,6 +188,7 @@ static __attribute__((noinline)) void free_slowly(void *ptr)
 	}
 	h = heap_of(ptr, &core);
 	nu_heap_free(h, ptr, core);
+	remember(h);
 }
 
 static void *aligned_for(const void *pc, size_t align, size_t len)
@@ -289,11 +287,9 @@ NU_API void *ENTRY(malloc)(size_t len)
 NU_API void ENTRY(free)(void *ptr)
 {
 	struct nu_here *here;
-	struct nu_heap *h;
 
 	NU_TLS_LOAD(here, nu_here);
-	h = heap_here(here);
-	if (unlikely(!h || !nu_heap_free_quickly(h, ptr, here->index)))
+	if (unlikely(!here || !here->cache || !nu_heap_free_quickly(here->heap, here->cache, ptr)))
 		free_slowly(ptr);
 }
 

@@ -170,12 +170,48 @@ void nu_boot_fail(const char *reason)
 		fprintf(stderr, "nu: %s\n", reason);
 }
 
+/*
+ * What the control thread hears is passed on as long as there is somebody to hear it. The mutex comes before every lock of the
+ * runtime; who leaves waits for it as long as a death takes to be passed on, at most some 5 s (deaths.c).
+ */
+static struct {
+	pthread_mutex_t mutex;
+	bool leaving;
+} hearing = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+void nu_boot_leave(void)
+{
+	pthread_mutex_lock(&hearing.mutex);
+	hearing.leaving = true;
+	pthread_mutex_unlock(&hearing.mutex);
+}
+
+static void hear_death(const struct nu_boot_ops *ops, unsigned node)
+{
+	pthread_mutex_lock(&hearing.mutex);
+	if (!hearing.leaving && ops->node_dead && node < nu_node.count)
+		ops->node_dead(node);
+	pthread_mutex_unlock(&hearing.mutex);
+}
+
+static void hear_operator(const struct nu_boot_ops *ops, uint64_t id, const char *text)
+{
+	pthread_mutex_lock(&hearing.mutex);
+	if (hearing.leaving)
+		nu_boot_ctl_reply(id, -ESHUTDOWN, "this node leaves");
+	else if (ops->ctl)
+		ops->ctl(id, text);
+	else
+		nu_boot_ctl_reply(id, -ENOSYS, "this program answers no operators");
+	pthread_mutex_unlock(&hearing.mutex);
+}
+
 static void *control_thread(void *arg)
 {
 	const struct nu_boot_ops *ops = arg;
 	for (unsigned n = 0; n < nu_node.count; n++) {
-		if (died_early[n] && ops->node_dead)
-			ops->node_dead(n);
+		if (died_early[n])
+			hear_death(ops, n);
 	}
 	for (;;) {
 		struct nu_boot_head head;
@@ -185,8 +221,7 @@ static void *control_thread(void *arg)
 			_exit(1);
 		switch (head.type) {
 		case NU_BOOT_DEAD:
-			if (ops->node_dead && (unsigned)head.arg < nu_node.count)
-				ops->node_dead((unsigned)head.arg);
+			hear_death(ops, (unsigned)head.arg);
 			break;
 		case NU_BOOT_END:
 			if (!ops->end)
@@ -194,10 +229,7 @@ static void *control_thread(void *arg)
 			ops->end(head.arg);
 			break;
 		case NU_BOOT_ASK:
-			if (ops->ctl)
-				ops->ctl(head.id, payload);
-			else
-				nu_boot_ctl_reply(head.id, -ENOSYS, "this program answers no operators");
+			hear_operator(ops, head.id, payload);
 			break;
 		default: /* an ALL that came after its exchange timed out */
 			break;

@@ -35,6 +35,9 @@ int __must_check nu_boot_exchange(const void *mine, size_t len, void *all[NU_MAX
 /* Refuse to go on: the launcher prints the reason and ends the job. */
 void nu_boot_fail(const char *reason);
 int __must_check nu_boot_control_start(const struct nu_boot_ops *ops);
+/* What the others use is about to be taken down: the control thread passes on no deaths and no operator's requests any more
+ * (those are answered with -ESHUTDOWN), and passes none on just now when this returns. */
+void nu_boot_leave(void);
 /* Node 0: main returned; the launcher ends the job on every node (nu_boot_ops.end). In a one-node job calls end itself. */
 void nu_boot_main_done(int status);
 /* While @on, exit() from anywhere ends the job with that status: the program's atexit() functions have run by then, but

@@ -187,7 +187,8 @@ static void first_body(void *arg)
 
 static int run(const struct nu_image *image)
 {
-	const struct nu_boot_ops boot_ops = {nu_death_note, on_end, nu_command};
+	static const struct nu_boot_ops boot_ops = {nu_death_note, on_end,
+						    nu_command}; /* the control thread outlives us */
 	struct nu_proclet *node;
 	char reason[256];
 	int ret = prepare(image, &node), status;
@@ -207,6 +208,7 @@ static int run(const struct nu_image *image)
 		goto fail;
 	status = wait_end();
 	fflush(NULL);
+	nu_boot_leave();
 	nu_verbs_stop();
 	if (nu_sched_stop())
 		_exit(status & 0xff); /* nothing may be taken down under the thread that still runs */

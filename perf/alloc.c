@@ -60,21 +60,12 @@ static __attribute__((noinline)) void batch(const struct allocator *a, size_t si
 		a->give(blocks[k]);
 }
 
-static void *own_malloc(size_t size)
-{
-	return malloc(size); /* from here: the caller's address tells whose heap is meant */
-}
-
-static void own_free(void *ptr)
-{
-	free(ptr);
-}
-
 static int beside(const struct perf_options *o, const struct perf_case *c, const char *test,
 		  const struct allocator *limit,
 		  void (*run)(const struct allocator *a, size_t size, void **blocks))
 {
-	const struct allocator ours = {"proclet", own_malloc, own_free};
+	/* The caller's address tells whose heap is meant, and all are called from here. */
+	const struct allocator ours = {"proclet", malloc, free};
 	struct perf_row row = {.test = test,
 			       .size_bytes = c->size_bytes,
 			       .unit = "ns",

@@ -82,10 +82,18 @@ static int perf_main(int argc, char **argv)
 	return 2;
 }
 
+volatile unsigned perf_node;
+
+static int node_init(unsigned node)
+{
+	perf_node = node;
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	/* getopt's variables are copies in this program's data, and the report's heading is remembered there. */
-	const struct nu_run_options options = {.writable_globals = true};
+	const struct nu_run_options options = {.node_init = node_init, .writable_globals = true};
 
 	if (argc == 6 && !strcmp(argv[1], "--raw-am"))
 		return perf_raw_main(argv + 2);

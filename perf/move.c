@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * read, pull and migrate. The blackout is what the threads of the moved proclet see: the longest time in which none of them
- * made a step, from the last at the source to the first at the destination. They read the time stamp counter, which the
- * nodes of one host share, in their own code: a thread that is always inside the runtime can seldom be interrupted.
+ * read, pull and migrate. The blackout is what the threads of the moved proclet see: the time in which none of them made a
+ * step, from the last at the source to the first at the destination. They read the time stamp counter, which the
+ * nodes of one host share, in their own code: a thread that is always inside the runtime can seldom be interrupted. The
+ * longest time without a step from before the move until after it, whatever it was that stopped them (other work of
+ * their core's, the machine), is reported beside it.
  */
 #include "perf.h"
 #include "ticks.h"
@@ -16,15 +18,17 @@ struct mover {
 	char *memory;
 	size_t size_bytes;
 	volatile bool stop;
-	volatile uint64_t count, gap, last; /* in ticks of the processor's clock */
+	volatile uint64_t count, gap, blackout, last; /* in ticks of the processor's clock */
+	volatile unsigned at;			      /* the node of the last step */
 	unsigned nthreads;
-	struct nu_thread *threads[THREADS_MAX];
+	struct nu_thread **threads; /* few bytes for few: they move with the rest */
 };
 
 NU_CLASS(mover, val(uint64_t, size_bytes), val(uint64_t, threads));
 NU_METHOD(mover, stop, val(uint64_t));
 NU_METHOD(mover, reset, none);
 NU_METHOD(mover, gap, val(uint64_t));
+NU_METHOD(mover, blackout, val(uint64_t));
 NU_METHOD(mover, memory, val(uint64_t));
 
 static void run(void *arg)
@@ -32,12 +36,19 @@ static void run(void *arg)
 	struct mover *m = arg;
 
 	while (!m->stop) {
+		unsigned at = perf_node;
 		uint64_t now = perf_ticks();
 		int64_t gap = (int64_t)(now - m->last); /* below 0: another thread was quicker */
 
+		if (at != perf_node)
+			continue; /* moved just here: the next step counts */
 		m->count++;
 		if (gap > (int64_t)m->gap)
 			m->gap = gap;
+		if (at != m->at) {
+			m->at = at;
+			m->blackout = gap > 0 ? gap : 1;
+		}
 		m->last = now;
 	}
 }
@@ -51,6 +62,10 @@ int mover_init(struct mover *self, uint64_t size_bytes, uint64_t threads)
 	if (!self->memory)
 		return -ENOMEM;
 	memset(self->memory, 0x5a, size_bytes);
+	self->threads = calloc(threads + 1, sizeof(struct nu_thread *));
+	if (!self->threads)
+		return -ENOMEM;
+	self->at = perf_node;
 	self->last = perf_ticks();
 	for (; self->nthreads < threads && !ret; self->nthreads += !ret)
 		ret = nu_thread_spawn(run, self, &self->threads[self->nthreads]);
@@ -67,13 +82,21 @@ uint64_t mover_do_stop(struct mover *self)
 
 void mover_do_reset(struct mover *self)
 {
-	self->gap = 0;
+	self->gap = self->blackout = 0;
 	self->last = perf_ticks();
 }
 
 uint64_t mover_do_gap(struct mover *self)
 {
 	return self->gap;
+}
+
+/* Of the move that has been; its first step may be still to come. */
+uint64_t mover_do_blackout(struct mover *self)
+{
+	while (self->nthreads && !self->blackout)
+		nu_yield();
+	return self->blackout;
 }
 
 uint64_t mover_do_memory(struct mover *self)
@@ -141,13 +164,13 @@ int perf_read(const struct perf_options *o)
 /* ---- pull and migrate ---- */
 
 struct move_samples {
-	uint64_t *blackout, *total, *raw;
+	uint64_t *blackout, *longest, *total, *raw;
 	struct nu_testing_source source; /* on node 1, as large as the heap */
 	uint64_t address;
 };
 
-/* One move; what its thread saw of it and what the caller waited. */
-static int one_way(struct mover_ref p, unsigned to, uint64_t *blackout_p, uint64_t *total_p)
+/* Move @i; what its threads saw of it and what the caller waited. */
+static int one_way(struct mover_ref p, unsigned to, struct move_samples *s, size_t i)
 {
 	uint64_t start;
 	int ret = mover_reset(p);
@@ -156,22 +179,24 @@ static int one_way(struct mover_ref p, unsigned to, uint64_t *blackout_p, uint64
 		return ret;
 	start = nu_testing_mono_ns();
 	ret = nu_migrate(p.ref, to);
-	*total_p = nu_testing_mono_ns() - start;
-	return ret ? ret : mover_gap(p, blackout_p);
+	s->total[i] = nu_testing_mono_ns() - start;
+	if (!ret)
+		ret = mover_blackout(p, &s->blackout[i]);
+	return ret ? ret : mover_gap(p, &s->longest[i]);
 }
 
 /* There and back; between the two, a raw read of the same bytes from where they are. */
 static int round_trip(struct mover_ref p, struct move_samples *s, size_t i)
 {
 	uint64_t start;
-	int ret = one_way(p, 1, &s->blackout[2 * i], &s->total[2 * i]);
+	int ret = one_way(p, 1, s, 2 * i);
 
 	if (ret)
 		return ret;
 	start = nu_testing_mono_ns();
 	ret = nu_testing_source_read(&s->source, (void *)s->address);
 	s->raw[2 * i] = s->raw[2 * i + 1] = nu_testing_mono_ns() - start;
-	return ret ? ret : one_way(p, 0, &s->blackout[2 * i + 1], &s->total[2 * i + 1]);
+	return ret ? ret : one_way(p, 0, s, 2 * i + 1);
 }
 
 static void report(const struct perf_options *o, const struct perf_case *c, struct move_samples *s,
@@ -191,6 +216,9 @@ static void report(const struct perf_options *o, const struct perf_case *c, stru
 		row.samples = s->blackout + warm;
 		row.scale = perf_tick_ns() * 1e-3;
 		perf_report(o, &row);
+		row.test = "migrate longest stop";
+		row.samples = s->longest + warm;
+		perf_report(o, &row);
 	}
 	row.scale = 1e-3;
 	row.test = c->threads ? "migrate total" : "pull";
@@ -202,6 +230,7 @@ static int move_case(const struct perf_options *o, const struct perf_case *c)
 {
 	size_t trips = (c->count + c->warmup + 1) / 2 + 1, warm = c->warmup & ~(size_t)1;
 	struct move_samples s = {.blackout = perf_samples(2 * trips),
+				 .longest = perf_samples(2 * trips),
 				 .total = perf_samples(2 * trips),
 				 .raw = perf_samples(2 * trips)};
 	struct nu_options here = {.node = NU_NODE(0)};
@@ -209,7 +238,9 @@ static int move_case(const struct perf_options *o, const struct perf_case *c)
 	int ret;
 	NU_SCOPED(mover, p);
 
-	ret = s.blackout && s.total && s.raw ? nu_testing_source_open(1, c->size_bytes, &s.source) : -ENOMEM;
+	ret = s.blackout && s.longest && s.total && s.raw
+		      ? nu_testing_source_open(1, c->size_bytes, &s.source)
+		      : -ENOMEM;
 	if (!ret)
 		ret = mover_create(&here, c->size_bytes, c->threads, &p);
 	if (!ret)
@@ -222,6 +253,7 @@ static int move_case(const struct perf_options *o, const struct perf_case *c)
 		report(o, c, &s, warm);
 	nu_testing_source_close(&s.source);
 	free(s.blackout);
+	free(s.longest);
 	free(s.total);
 	free(s.raw);
 	return ret;

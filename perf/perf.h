@@ -74,6 +74,8 @@ const char *perf_transport(unsigned node, char *buf, size_t len);
 /* ---- work of a given length: compute.c ---- */
 uint64_t perf_compute(uint64_t iterations);
 uint64_t perf_iterations(double compute_us);
+/* This node's number, as a global of each node's own: where a thread runs, without a word of the runtime. main.c */
+extern volatile unsigned perf_node;
 double perf_tick_ns(void); /* nanoseconds in a tick of perf_ticks() */
 /* call_local and call_lat where -d is given: calls of so long, beside a plain call of the same function. */
 int perf_compute_calls(const struct perf_options *o, const char *test, unsigned node);

@@ -8,6 +8,10 @@
 
 #define PAUSE_US_MAX  20000u
 #define TELL_RETRY_US 1000u
+#define PACE_BYTES    ((uint64_t)256 << 10) /* what is less says little of how fast a peer reads */
+#define WAKE_US	      40u		    /* that a timer may be late */
+#define DOZE_US_MIN   60u		    /* less is not worth going to sleep */
+#define GUESS_US_MAX  2000u		    /* a longer guess is too far off to be awake for the end */
 
 struct nu_move_ops nu_move_ops;
 
@@ -208,6 +212,49 @@ static int let_go(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t locat
 	return err;
 }
 
+/*
+ * How long the last hand-overs to each node took, and so how long the source may sleep through this one. It had better be
+ * awake at its end: to wake it takes a system call and an interrupt of the destination, and that before the proclet goes
+ * on there. For long ones this matters less than the processor's time.
+ */
+static _Atomic uint32_t ns_per_kib[NU_MAX_NODES];
+
+static uint32_t doze_us(unsigned to, uint64_t bytes)
+{
+	uint64_t us = (bytes >> 10) * atomic_load_explicit(&ns_per_kib[to], memory_order_relaxed) / 1000;
+
+	if (us > GUESS_US_MAX)
+		return (uint32_t)(us < UINT32_MAX / 2 ? 2 * us : UINT32_MAX);
+	us -= us / 4;
+	return us > DOZE_US_MIN + WAKE_US ? (uint32_t)us - WAKE_US : 0;
+}
+
+static void pace_learn(unsigned to, uint64_t bytes, uint64_t took_ns)
+{
+	uint64_t now = took_ns / (bytes >> 10), old;
+
+	old = atomic_load_explicit(&ns_per_kib[to], memory_order_relaxed);
+	/* The quick ones are the reader's doing; what makes others slow, our own late waking among it, is chance. */
+	now = !old ? now : now < old ? (old + now) / 2 : old + (now - old) / 32;
+	atomic_store_explicit(&ns_per_kib[to], now < UINT32_MAX ? (uint32_t)now : UINT32_MAX,
+			      memory_order_relaxed);
+}
+
+/* 0 when it has been pulled. */
+static int call_destination(struct nu_proclet *p, unsigned to, const struct nu_handover_args *args)
+{
+	uint64_t bytes = nu_heap_used_end(p->heap), start = nu_mono_ns();
+	struct nu_thread *t = nu_thread_self();
+	int ret;
+
+	t->due_us = bytes >= PACE_BYTES ? doze_us(to, bytes) : 0;
+	ret = nu_node_call(to, &nu_handover_method, args);
+	t->due_us = 0;
+	if (!ret && bytes >= PACE_BYTES)
+		pace_learn(to, bytes, nu_mono_ns() - start);
+	return ret;
+}
+
 /* Pauses, hands over; 0 when the destination has pulled. On failure it goes on here. */
 static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t location,
 		     struct nu_offer *offer)
@@ -239,7 +286,7 @@ static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t lo
 		goto stay;
 	ret = nu_fault(NU_FAULT_MOVE_PAUSED);
 	if (!ret)
-		ret = nu_node_call(to, &nu_handover_method, &args);
+		ret = call_destination(p, to, &args);
 	free((void *)args.blob.data);
 	if (!ret)
 		return 0;

@@ -12,6 +12,7 @@
 #define BACKOFF_US_MAX	 2000u
 #define EXPECT_US	 100u /* a peer's step of a move, while a proclet stands still */
 #define EXPECT_US_MAX	 3000u
+#define DUE_US_SPIN	 2000u		     /* whoever guesses more does not know it well enough */
 #define UNREACHED_US_MAX (10u * 1000 * 1000) /* a call that nobody takes for so long is given up */
 
 struct call {
@@ -46,13 +47,41 @@ static bool answered(void *arg)
 	return __atomic_load_n(&((struct nu_thread *)arg)->wait_done, __ATOMIC_ACQUIRE);
 }
 
+/* Asleep until shortly before the answer is expected, then awake for it: a sleeper must be woken first. */
+static void sleep_till_due(struct nu_thread *t)
+{
+	struct nu_proclet *p = t->proclet;
+
+	nu_lock_acquire(&p->lock);
+	if (!t->wait_done) {
+		t->call_deadline_ns =
+			nu_mono_ns() + t->due_us * 1000ull; /* who answers then competes with the timer */
+		nu_core_rest();
+		nu_thread_block_until(NU_WAIT_REPLY_REMOTE, &p->lock, t->call_deadline_ns);
+		nu_lock_acquire(&p->lock);
+		t->call_deadline_ns = 0;
+		nu_wake_arm(t);
+	}
+	nu_lock_release(&p->lock);
+}
+
+/* How long the core is kept for the answer alone. */
+static unsigned alone_us(const struct nu_thread *t)
+{
+	if (t->patient || t->due_us > DUE_US_SPIN)
+		return 0;
+	return t->due_us > EXPECT_US ? t->due_us : EXPECT_US;
+}
+
 /* Waits for the answer to what arm() announced. */
 static int wait_answer(struct nu_thread *t, enum nu_wait wait)
 {
 	struct nu_proclet *p = t->proclet;
 
+	if (unlikely(t->due_us) && !p->heap)
+		sleep_till_due(t);
 	if (!p->heap && wait == NU_WAIT_REPLY_REMOTE) /* the runtime's own threads: steps of a move */
-		nu_rpc_expect(answered, t, t->patient ? 0 : EXPECT_US, EXPECT_US_MAX);
+		nu_rpc_expect(answered, t, alone_us(t), EXPECT_US_MAX);
 	nu_lock_acquire(&p->lock);
 	if (!t->wait_done) {
 		nu_thread_block_until(wait, &p->lock, t->call_deadline_ns);
@@ -93,26 +122,32 @@ static int after_answer(struct nu_thread *t, struct call *c, int status)
 	return TRY_AGAIN;
 }
 
+/* Bytes that the arguments take in a message, or -errno. */
+static ssize_t packed_bytes(const struct nu_method *m, const void *args)
+{
+	ssize_t extra;
+
+	if (likely(!m->nfields))
+		return m->args_bytes;
+	extra = nu_codec_args_bytes(m, args);
+	return extra < 0 ? extra : (ssize_t)NU_ALIGN_UP((size_t)m->args_bytes, 8) + extra;
+}
+
 /* Packs the arguments; large ones into the caller's heap, since the caller may move while it waits. */
 static void *pack(struct nu_proclet *caller, struct call *c, void *room, size_t room_bytes, size_t *len_p)
 {
-	ssize_t extra;
-	size_t len;
+	ssize_t len = packed_bytes(c->m, c->args);
 	void *to = room;
 
-	if (likely(!c->m->nfields)) { /* plain bytes: as they are, on the caller's stack */
-		*len_p = c->m->args_bytes;
-		return (void *)c->args;
-	}
-	extra = nu_codec_args_bytes(c->m, c->args);
-	if (extra < 0)
+	if (len < 0)
 		return NULL;
-	len = NU_ALIGN_UP((size_t)c->m->args_bytes, 8) + (size_t)extra;
-	if (len > room_bytes)
-		to = nu_proclet_alloc(caller, len);
+	*len_p = (size_t)len;
+	if (likely(!c->m->nfields)) /* plain bytes: as they are, on the caller's stack */
+		return (void *)c->args;
+	if ((size_t)len > room_bytes)
+		to = nu_proclet_alloc(caller, (size_t)len);
 	if (to)
 		nu_codec_args_pack(c->m, c->args, to);
-	*len_p = len;
 	return to;
 }
 
@@ -381,6 +416,86 @@ static __attribute__((noinline)) int call_answered(const struct nu_quick *q)
 	return ret == TRY_AGAIN ? call(t, &c) : ret;
 }
 
+/* Where a proclet is that is surely not here, nor one of the runtime's; NU_NODE_UNKNOWN: perhaps it is. */
+static unsigned far_away(uint64_t id)
+{
+	uint64_t location;
+	unsigned node;
+
+	if (!id || nu_id_seg(id) >= NU_SEG_NODE(0) || id == NU_ID_CTRL || nu_proclet_lookup(id) ||
+	    !nu_route_lookup(id, &node, &location) || node == nu_node.self)
+		return NU_NODE_UNKNOWN;
+	return node;
+}
+
+/*
+ * No need to wait. The lock of the caller's proclet is held, and released here: whoever looks for those that wait for a dead node
+ * has found this one under it, or had looked before, and then the node's death is seen here. Return: as call_far().
+ */
+static int far_at_once(struct nu_thread *t)
+{
+	int ret = t->wait_status ? TRY_AGAIN : 0;
+
+	if (!t->wait_done) {
+		nu_wait_seq_set(t, 0);
+		t->call_index--;
+		ret = -EAGAIN; /* what was to be sent goes nowhere */
+	}
+	nu_lock_release(&t->proclet->lock);
+	return ret;
+}
+
+/*
+ * A call with short arguments to a proclet that lives elsewhere, with nothing in its way. What many threads do that wait for as
+ * many answers: the fewer frames each has on its stack the more of them fit the cache.
+ * Return: 0; TRY_AGAIN answered otherwise; -EAGAIN nothing was done.
+ */
+static __attribute__((noinline)) int call_far(const struct nu_quick *q)
+{
+	struct nu_thread *t = nu_thread_self();
+	const struct nu_method *m = q->m;
+	struct nu_proclet *p = t->proclet;
+	unsigned node = far_away(q->id);
+	ssize_t len = packed_bytes(m, q->args);
+	struct nu_msg *msg;
+
+	if (node == NU_NODE_UNKNOWN || m->result_kind == NU_RESULT_REF || t->call_deadline_ns || len < 0 ||
+	    len > (ssize_t)NU_QUEUED_BYTES_FREE || unlikely(nu_fault_armed) ||
+	    unlikely(__atomic_load_n(&p->hold_output, __ATOMIC_ACQUIRE)) ||
+	    !nu_wire_credit_now(node, t->reply_proclet != 0))
+		return -EAGAIN;
+	msg = nu_wire_room(node, sizeof(*msg) + (size_t)len);
+	if (unlikely(!msg)) {
+		nu_wire_uncredit(node, 0);
+		return -EAGAIN;
+	}
+	nu_wake_arm(t);
+	t->wait_dest = node;
+	nu_wait_arm(t, q->id, m, q->result, nu_call_next_seq(t));
+	*msg = (struct nu_msg){
+		.len_bytes = (uint32_t)(sizeof(*msg) + (size_t)len),
+		.type = NU_MSG_CALL,
+		.cls = NU_CLASS_CALL,
+		.target = q->id,
+		.caller = t->proclet_id,
+		.thread = (uint64_t)t,
+		.seq = t->wait_seq,
+		.origin = nu_node.self,
+		.method = (uint64_t)m,
+		.call_id = nu_mix(nu_call_identity(t), ++t->call_index),
+	};
+	if (m->nfields)
+		nu_codec_args_pack(m, q->args, msg + 1);
+	else
+		nu_copy_small(msg + 1, q->args, m->args_bytes);
+	nu_stat_add(t->core, NU_STAT_CALLS_SENT, 1);
+	nu_lock_acquire(&p->lock);
+	if (unlikely(t->wait_done || nu_wire_is_dead(node)))
+		return far_at_once(t);
+	(void)!nu_thread_block_until(NU_WAIT_REPLY_REMOTE, &p->lock, 0);
+	return t->wait_status ? TRY_AGAIN : 0;
+}
+
 NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *args, void *result)
 {
 	struct nu_quick q = {target.id, m, args, result};
@@ -390,7 +505,12 @@ NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *
 		return 0;
 	if (ret == NU_HANDED_OFF)
 		return call_answered(&q);
-	return ret == -EAGAIN ? call_slowly(&q) : ret;
+	if (ret != -EAGAIN)
+		return ret;
+	ret = call_far(&q);
+	if (likely(!ret))
+		return 0;
+	return ret == TRY_AGAIN ? call_answered(&q) : call_slowly(&q);
 }
 
 NU_API uint64_t nu_deadline_set_us(uint64_t timeout_us)

@@ -208,6 +208,18 @@ static int wait_for(struct pool *p, struct nu_thread *t, struct waiter *w, uint6
 	return err ? err : t->wait_status;
 }
 
+/* Newcomers do not overtake those who wait, except nested calls, which must not wait for outer ones. */
+static inline bool take_now(struct pool *p, bool nested, size_t len_bytes)
+{
+	return likely(nested || !atomic_load_explicit(&p->nwaiting, memory_order_relaxed)) &&
+	       likely(take(p, nested, len_bytes));
+}
+
+bool nu_wire_credit_now(unsigned node, bool nested)
+{
+	return !nu_wire_is_dead(node) && take_now(&pools[node], nested, 0);
+}
+
 int nu_wire_credit(unsigned node, size_t len_bytes, bool nested, uint64_t deadline_ns)
 {
 	struct nu_thread *t;
@@ -217,9 +229,7 @@ int nu_wire_credit(unsigned node, size_t len_bytes, bool nested, uint64_t deadli
 		return -EINVAL;
 	if (unlikely(nu_wire_is_dead(node)))
 		return -EHOSTDOWN;
-	/* Newcomers do not overtake those who wait, except nested calls, which must not wait for outer ones. */
-	if (likely(nested || !atomic_load_explicit(&pools[node].nwaiting, memory_order_relaxed)) &&
-	    likely(take(&pools[node], nested, len_bytes)))
+	if (take_now(&pools[node], nested, len_bytes))
 		return 0;
 	w = malloc(sizeof(*w));
 	if (!w)

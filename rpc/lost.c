@@ -107,6 +107,7 @@ static struct nu_thread *find(const struct waiting *w, struct nu_proclet **p_p)
 static void fail_wait(struct nu_thread *t)
 {
 	t->wait_status = -EHOSTDOWN;
+	nu_wait_seq_set(t, 0);
 	__atomic_store_n(&t->wait_done, 1, __ATOMIC_RELEASE);
 	if (__atomic_load_n(&t->state, __ATOMIC_ACQUIRE) == NU_THREAD_BLOCKED &&
 	    (!t->call_deadline_ns || nu_wake_claim(t)))

@@ -97,11 +97,14 @@ static struct nu_thread *answer(struct nu_proclet *caller, const struct nu_msg *
 	}
 	w->wait_status = msg->status;
 	if (msg->type == NU_MSG_REFUSED) {
-		w->wait_hint[0] = msg->extra[0];
-		w->wait_hint[1] = msg->extra[1];
+		w->wait_hint[0] = msg->node;
+		w->wait_hint[1] = msg->location;
 	} else if (!msg->status) {
 		w->wait_status = result_store(caller, w, msg, data, len);
 	}
+	__builtin_prefetch(w->sp);
+	__builtin_prefetch((char *)w->sp + NU_CACHE_LINE);
+	nu_wait_seq_set(w, 0); /* no second answer, whatever the thread does next */
 	__atomic_store_n(&w->wait_done, 1, __ATOMIC_RELEASE); /* who polls for it does so without the lock */
 	/* Under this lock `wait_done` admits one answer; only a deadline's timer competes with it. */
 	return __atomic_load_n(&w->state, __ATOMIC_ACQUIRE) == NU_THREAD_BLOCKED &&
@@ -270,7 +273,8 @@ void nu_reply_refuse(const struct nu_msg *call, int status, unsigned node, uint6
 		.thread = call->thread,
 		.seq = call->seq,
 		.status = status,
-		.extra = {node, location},
+		.node = node,
+		.location = location,
 	};
 
 	if (!call->caller)

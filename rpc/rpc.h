@@ -30,26 +30,30 @@ enum nu_msg_class { NU_CLASS_CALL, NU_CLASS_REPLY, NU_CLASS_CONTROL };
 #define NU_QUEUED_BYTES_MAX  ((size_t)16 << 20)
 #define NU_QUEUED_BYTES_FREE 512u
 
-/* In front of each message in a batch. Little endian, 8-aligned, 96 bytes. */
+/* In front of each message in a batch. Little endian, 8-aligned; as long as a cache line. */
 struct nu_msg {
 	uint32_t len_bytes; /* of this header and the payload, without padding to 8 */
 	uint8_t type;
 	uint8_t cls;
 	uint8_t hops;
 	uint8_t flags;
-	uint64_t target;   /* proclet that it is for */
-	uint64_t location; /* sender's idea of the target's location number */
-	uint64_t method;   /* CALL, REPLY: descriptor's address, checked on arrival */
-	uint64_t
-		caller; /* CALL: proclet to answer, and its thread and sequence; REPLY: those of the waiter */
+	uint64_t target; /* proclet that it is for */
+	/* CALL: whom to answer: proclet, thread and sequence; REPLY, REFUSED, HINT: who waits. */
+	uint64_t caller;
 	uint64_t thread;
 	uint64_t seq;
-	uint64_t call_id;
-	uint32_t origin;   /* node that issued the call */
-	int32_t status;	   /* REPLY, REFUSED */
-	uint64_t extra[3]; /* by type */
+	uint32_t origin; /* node that issued the call */
+	int32_t status;	 /* REPLY, REFUSED */
+	union {
+		uint64_t method; /* CALL, REPLY: descriptor's address, checked on arrival */
+		uint64_t node;	 /* REFUSED, HINT: where the called proclet is ... */
+	};
+	union {
+		uint64_t call_id;  /* CALL */
+		uint64_t location; /* ... and how often it has moved */
+	};
 };
-_Static_assert(sizeof(struct nu_msg) == 96, "wire format");
+_Static_assert(sizeof(struct nu_msg) == 64, "wire format");
 
 /*
  * Receives one message. Scheduler context of a core: must not block; @payload (len bytes, 8-aligned) is lost when it
@@ -66,6 +70,9 @@ void nu_wire_set_handler(enum nu_msg_type type, nu_msg_fn fn);
  */
 int __must_check nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *parts,
 			      unsigned nparts);
+/* Room for a message of @len_bytes in the batch that is being filled for @node, a live one, to be written at once: as
+ * nu_wire_send() would; 8-aligned. NULL: send it. From a core. */
+void *nu_wire_room(unsigned node, size_t len_bytes);
 /*
  * One credit for a CALL of @len_bytes to @node; blocks the thread (NU_WAIT_CREDIT) while the peer has accepted too few
  * or while the bytes of calls that wait here to be sent to it are above NU_QUEUED_BYTES_MAX. Nested calls (@nested) draw
@@ -73,6 +80,8 @@ int __must_check nu_wire_send(unsigned node, const struct nu_msg *msg, const str
  * has moved while it waited (no credit is held): find the target anew.
  */
 int __must_check nu_wire_credit(unsigned node, size_t len_bytes, bool nested, uint64_t deadline_ns);
+/* The same for a small one, if there is no need to wait. */
+bool nu_wire_credit_now(unsigned node, bool nested);
 /* Gives back a credit whose CALL of @len_bytes was not sent after all. From a core. */
 void nu_wire_uncredit(unsigned node, size_t len_bytes);
 /*
@@ -92,6 +101,8 @@ void nu_wire_urge(unsigned node);
 /* Sends the calling core's batches now. */
 void nu_wire_flush(void);
 
+/* Whether the calling thread may use the next: not if it runs within the scheduler's poll, nu_thread_run_now(). */
+bool nu_wire_may_poll(void);
 /* Sends the calling core's batches and handles what has come, from a thread that waits for something that is due within
  * microseconds and would rather not leave its core for it. Handlers run on the thread's stack. */
 unsigned nu_wire_poll(void);

@@ -13,7 +13,7 @@
 #define NU_HELD_BYTES_MAX (64 * NU_MIB) /* ... as are those that would make them longer than this together */
 
 /* Reasons of NU_MSG_REFUSED beside errno values that the caller sees: the call was not run. */
-#define NU_REFUSED_MOVED 10001 /* extra[0]: node or NU_NODE_UNKNOWN, extra[1]: location number */
+#define NU_REFUSED_MOVED 10001 /* .node: where it is, or NU_NODE_UNKNOWN; .location */
 #define NU_REFUSED_BUSY	 10002 /* try again later */
 #define NU_NODE_UNKNOWN	 (~0u)
 
@@ -176,6 +176,7 @@ struct nu_buf {
 	bool busy;    /* the link holds it */
 	bool dropped; /* while busy: nobody else wants it any more */
 	bool sent;    /* once at least */
+	unsigned nmsgs;
 	size_t len_bytes, cap_bytes;
 	size_t call_bytes; /* of the calls in it, as nu_wire_credit() counted them */
 	char data[] __attribute__((aligned(16)));

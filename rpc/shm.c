@@ -155,13 +155,20 @@ static bool is_introduced(struct tx *t)
 	return t->ring.shared && t->fd < 0;
 }
 
-static bool may_go_on(const struct tx *t)
+/* Bytes that may be written. More than the ring holds: the reader says that it has read what was never written. */
+static size_t room(struct tx *t, bool look)
+{
+	if (look)
+		t->head = atomic_load_explicit(&t->ring.shared->head, memory_order_acquire);
+	return nu_ring_longest(&t->ring) - (t->tail - t->head);
+}
+
+static bool may_go_on(struct tx *t)
 {
 	const struct nu_ring_head *s = t->ring.shared;
 
-	/* More than @bytes makes no sense: the next send says so. */
-	return s && (t->tail - atomic_load_explicit(&s->head, memory_order_acquire) != t->ring.bytes ||
-		     atomic_load_explicit(&s->deaf, memory_order_relaxed));
+	return s &&
+	       (room(t, true) >= t->wanted_bytes || atomic_load_explicit(&s->deaf, memory_order_relaxed));
 }
 
 /* Return: whether it needs no more care. */
@@ -205,25 +212,41 @@ static int stall(struct worker *w, struct tx *t)
 	return -EAGAIN;
 }
 
-/* More than @want: the reader says that it has read what was never written. */
-static size_t room_of(struct tx *t, size_t want)
+static size_t wait_for_room(struct tx *t, size_t want)
 {
-	size_t room = t->ring.bytes - (t->tail - t->head);
+	size_t have = room(t, true);
 
-	if (likely(room >= want))
-		return want;
-	t->head = atomic_load_explicit(&t->ring.shared->head, memory_order_acquire);
-	if (unlikely(t->tail - t->head > t->ring.bytes))
-		return want + 1;
-	room = t->ring.bytes - (t->tail - t->head);
-	return room < want ? room : want;
+	if (have >= want)
+		return have;
+	/* Pairs with the one in shm_arm(): the reader has made room, or sees that we wait. */
+	atomic_store_explicit(&t->ring.shared->full, 1, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst);
+	return room(t, true);
+}
+
+/* The next @n bytes of @b, with the 0 behind them; its first word last of all. */
+static void put(struct tx *t, const struct nu_buf *b, size_t n)
+{
+	char *to = nu_ring_at(&t->ring, t->tail);
+	size_t first = t->sent_bytes ? 0 : sizeof(uint64_t);
+	uint64_t word;
+
+	memcpy(to + first, b->data + t->sent_bytes + first, n - first);
+	__atomic_store_n((uint64_t *)nu_ring_at(&t->ring, t->tail + n), 0, __ATOMIC_RELAXED);
+	if (first) {
+		memcpy(&word, b->data, sizeof(word));
+		__atomic_store_n((uint64_t *)to, word, __ATOMIC_RELEASE);
+	}
+	t->tail += n;
+	t->sent_bytes += n;
+	atomic_store_explicit(&t->ring.shared->tail, t->tail, memory_order_release);
 }
 
 static int shm_send(void *ep, struct nu_buf *b)
 {
 	struct tx *t = ep;
 	struct worker *w = &workers[t->conn->core];
-	size_t left, n;
+	size_t left, want, have;
 	unsigned deaf;
 
 	if (unlikely(!t->ring.shared))
@@ -235,26 +258,31 @@ static int shm_send(void *ep, struct nu_buf *b)
 		return -ECONNRESET;
 	}
 	while ((left = b->len_bytes - t->sent_bytes)) {
-		n = room_of(t, left);
-		if (unlikely(!n)) {
-			/* Pairs with the one in shm_arm(): the reader has made room, or sees that we wait. */
-			atomic_store_explicit(&t->ring.shared->full, 1, memory_order_relaxed);
-			atomic_thread_fence(memory_order_seq_cst);
-			n = room_of(t, left);
-		}
-		if (unlikely(!n))
-			return stall(w, t);
-		if (unlikely(n > left))
+		/* As a whole, unless it never fits. */
+		want = b->len_bytes > nu_ring_longest(&t->ring) ? t->ring.bytes / 4 : left;
+		want = want < left ? want : left;
+		have = room(t, b->len_bytes > nu_ring_longest(&t->ring));
+		if (unlikely(have < want || have > nu_ring_longest(&t->ring)))
+			have = wait_for_room(t, want);
+		if (unlikely(have > nu_ring_longest(&t->ring)))
 			return nu_wire_bad(w->core, t->conn->node, "its reader's place in shared memory",
 					   t->head);
-		memcpy(t->ring.data + (t->tail & (t->ring.bytes - 1)), b->data + t->sent_bytes, n);
-		t->tail += n;
-		t->sent_bytes += n;
-		atomic_store_explicit(&t->ring.shared->tail, t->tail, memory_order_release);
+		if (unlikely(have < want)) {
+			t->wanted_bytes = want;
+			return stall(w, t);
+		}
+		put(t, b, left < have ? left : have & ~(size_t)7);
 		wake_reader(w, t);
 	}
 	t->sent_bytes = 0;
 	return 0;
+}
+
+static bool shm_has_drained(void *ep)
+{
+	struct tx *t = ep;
+
+	return t->ring.shared && atomic_load_explicit(&t->ring.shared->head, memory_order_relaxed) == t->tail;
 }
 
 /* A reader that polls has seen it before long; one that was woken comes by itself. */
@@ -336,6 +364,14 @@ static void tell_away(struct worker *w, uint64_t away_ns)
 	}
 }
 
+static bool has_news(const struct rx *r)
+{
+	uint64_t tail = atomic_load_explicit(&r->ring.shared->tail, memory_order_relaxed);
+
+	return r->seen - tail > r->ring.bytes || /* not behind: a batch is there before this says so */
+	       atomic_load_explicit(&r->ring.shared->full, memory_order_relaxed);
+}
+
 static unsigned shm_progress(unsigned core)
 {
 	struct worker *w = &workers[core];
@@ -357,18 +393,17 @@ static unsigned shm_progress(unsigned core)
 	if (unlikely(nu_core_away_ns() != w->away_ns))
 		tell_away(w, nu_core_away_ns());
 	for (unsigned i = w->nrx; i--;) {
-		if (likely(w->rx[i]->ring.shared) && unlikely(!nu_shm_poll_rx(w, w->rx[i])))
+		struct rx *r = w->rx[i];
+
+		if (unlikely(!r->ring.shared))
+			continue;
+		if (unlikely(!nu_shm_poll_rx(w, r)) ||
+		    (unlikely(look) && has_news(r) && !nu_shm_is_sound(w, r)))
 			nu_shm_rx_destroy(w, i, NU_RING_REFUSED);
 	}
 	if (unlikely(w->care))
 		look_after_all(w);
 	return w->handled - before;
-}
-
-static bool has_news(const struct rx *r)
-{
-	return atomic_load_explicit(&r->ring.shared->tail, memory_order_relaxed) != r->seen ||
-	       atomic_load_explicit(&r->ring.shared->full, memory_order_relaxed);
 }
 
 /* Before each sleep: a reader may have answered the last time between two reads, and then the ring was filled again. */
@@ -380,7 +415,7 @@ static void ask_for_room(struct worker *w)
 	}
 }
 
-static bool has_room(const struct worker *w)
+static bool has_room(struct worker *w)
 {
 	for (unsigned n = 0; n < nu_node.count; n++) {
 		if (w->tx[n].stalled && may_go_on(&w->tx[n]))
@@ -530,6 +565,7 @@ const struct nu_link_ops nu_shm_link = {
 	.check = shm_check,
 	.connect = shm_connect,
 	.send = shm_send,
+	.has_drained = shm_has_drained,
 	.nudge = shm_nudge,
 	.progress = shm_progress,
 	.arm = shm_arm,

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #define BATCHES_MAX   16u /* of one ring, before others are looked at */
+#define AHEAD_BYTES   256u
 #define DATAGRAMS_MAX 64u /* at a time */
 
 void nu_shm_rx_destroy(struct worker *w, unsigned i, unsigned why)
@@ -38,7 +39,16 @@ static int check_head(struct worker *w, const struct rx *r, const struct nu_batc
 static void advance(struct rx *r, size_t n)
 {
 	r->head += n;
+	r->seen = r->head;
 	atomic_store_explicit(&r->ring.shared->head, r->head, memory_order_release);
+}
+
+/* Bytes behind what we have read. We may be ahead of the writer's word, having found the batch itself before. */
+static uint64_t published(const struct rx *r)
+{
+	uint64_t tail = atomic_load_explicit(&r->ring.shared->tail, memory_order_acquire);
+
+	return r->head - tail <= r->ring.bytes ? 0 : tail - r->head;
 }
 
 /* One that is longer than the ring comes piece by piece. Return: whether all of it is here. */
@@ -48,7 +58,7 @@ static bool gather(struct rx *r, size_t have)
 
 	if (n > have)
 		n = have;
-	memcpy(r->long_batch + r->long_have, r->ring.data + (r->head & (r->ring.bytes - 1)), n);
+	memcpy(r->long_batch + r->long_have, nu_ring_at(&r->ring, r->head), n);
 	r->long_have += n;
 	advance(r, n);
 	return r->long_have == r->long_bytes;
@@ -61,66 +71,95 @@ static void end_gathering(struct rx *r)
 	r->long_bytes = r->long_have = 0;
 }
 
-/* The next batch, of which @have bytes are here. Return: 1 taken, 0 not all of it is here, or an error. */
-static int take_batch(struct worker *w, struct rx *r, size_t have)
+/* The next piece of one that is longer than the ring, or its beginning. Return: as take_batch(). */
+static int take_piece(struct worker *w, struct rx *r, size_t have)
 {
-	const struct nu_batch *h = (const struct nu_batch *)(r->ring.data + (r->head & (r->ring.bytes - 1)));
+	const struct nu_batch *h = (const struct nu_batch *)nu_ring_at(&r->ring, r->head);
 	size_t len;
 
-	if (unlikely(r->long_batch)) {
-		if (!gather(r, have))
+	if (!r->long_batch) {
+		if (have < sizeof(*h))
 			return 0;
-		(void)nu_wire_receive(w->core, r->long_batch, r->long_bytes, false);
-		end_gathering(r);
-		return 1;
-	}
-	if (unlikely(have < sizeof(*h)))
-		return 0;
-	len = h->len_bytes;
-	if (check_head(w, r, h, len))
-		return -EBADMSG;
-	if (unlikely(len > r->ring.bytes)) {
+		len = h->len_bytes;
+		if (check_head(w, r, h, len))
+			return -EBADMSG;
 		r->long_batch = malloc(len);
 		if (!r->long_batch) {
 			nu_shm_say_once(NU_SHM_LINE_TAKE, w->core, "cannot receive a long message", -ENOMEM);
 			nu_shm_want_retry(w, nu_mono_ns() + NU_SHM_RETRY_NS);
+			r->seen = r->head + have;
 			return 0; /* it stays where it is */
 		}
 		r->long_bytes = len;
-		return take_batch(w, r, have);
 	}
-	if (have < len)
+	if (!gather(r, have))
 		return 0;
+	(void)nu_wire_receive(w->core, r->long_batch, r->long_bytes, false);
+	end_gathering(r);
+	return 1;
+}
+
+/* Return: 1 a batch was taken, 0 there is none, or not all of it, or an error. */
+static int take_batch(struct worker *w, struct rx *r)
+{
+	const struct nu_batch *h = (const struct nu_batch *)nu_ring_at(&r->ring, r->head);
+	uint64_t have, word;
+	size_t len;
+
+	if (unlikely(r->long_batch))
+		goto by_pieces;
+	word = nu_ring_word(&r->ring, r->head);
+	if (!word)
+		return 0;
+	for (len = NU_CACHE_LINE; len < AHEAD_BYTES; len += NU_CACHE_LINE)
+		__builtin_prefetch((const char *)h + len);
+	len = word >> 32; /* once read: it is a peer's memory */
+	if (unlikely(len > nu_ring_longest(&r->ring)))
+		goto by_pieces;
+	if (check_head(w, r, h, len))
+		return -EBADMSG;
 	(void)nu_wire_receive(w->core, h, len, false);
 	advance(r, len);
 	return 1;
+
+by_pieces:
+	have = published(r);
+	if (unlikely(have > r->ring.bytes))
+		return nu_wire_bad(w->core, r->node, "more in shared memory than fits there", have);
+	return take_piece(w, r, have);
 }
 
 /* Return: whether the ring is still of use. */
 bool nu_shm_poll_rx(struct worker *w, struct rx *r)
 {
 	struct nu_ring_head *s = r->ring.shared;
-	uint64_t tail = atomic_load_explicit(&s->tail, memory_order_acquire);
 	unsigned n = 0;
 	int got = 1;
 
-	while (r->head != tail && n < BATCHES_MAX && got > 0) {
-		size_t have = tail - r->head;
-
-		if (unlikely(have > r->ring.bytes)) {
-			(void)nu_wire_bad(w->core, r->node, "more in shared memory than fits there", have);
-			return false;
-		}
-		got = take_batch(w, r, have);
-		n += got > 0;
-	}
+	while (n < BATCHES_MAX && (got = take_batch(w, r)) > 0)
+		n++;
 	w->handled += n;
-	r->seen = got > 0 ? r->head : tail;
 	if (unlikely(atomic_load_explicit(&s->full, memory_order_relaxed)))
 		nu_shm_wake_writer(w, r);
 	if (unlikely(atomic_load_explicit(&s->nudged, memory_order_relaxed)))
 		atomic_store_explicit(&s->nudged, 0, memory_order_relaxed);
 	return got >= 0;
+}
+
+/* Something is said to be there: is it? */
+bool nu_shm_is_sound(struct worker *w, struct rx *r)
+{
+	uint64_t have = published(r);
+
+	if (have > r->ring.bytes) {
+		(void)nu_wire_bad(w->core, r->node, "more in shared memory than fits there", have);
+		return false;
+	}
+	if (have && !r->long_batch && !nu_ring_word(&r->ring, r->head)) {
+		(void)nu_wire_bad(w->core, r->node, "a batch without its beginning", have);
+		return false;
+	}
+	return true;
 }
 
 /* ---- what comes over the socket ---- */

@@ -19,6 +19,7 @@ struct tx {
 	socklen_t to_len;
 	uint64_t tail, head; /* ours, and what we last saw of the reader's */
 	size_t sent_bytes;   /* of the batch that is being written */
+	size_t wanted_bytes; /* while stalled */
 	int fd;		     /* until the reader has been there */
 	bool stalled;	     /* whoever sends waits for room */
 	bool owed;	     /* the reader could not be woken */
@@ -31,7 +32,7 @@ struct tx {
 struct rx {
 	struct nu_ring ring;
 	int fd;		     /* while there was no room to map it */
-	uint64_t head, seen; /* read, and looked at: what lies between is the beginning of a batch */
+	uint64_t head, seen; /* read, and looked at: what lies between is not all of a batch */
 	char *long_batch;    /* one that is longer than the ring */
 	size_t long_bytes, long_have;
 	struct sockaddr_un from;
@@ -76,4 +77,6 @@ void nu_shm_wake_writer(struct worker *w, struct rx *r);
 void nu_shm_look_around(struct worker *w);
 /* Takes batches out of a ring. Return: whether the ring is still of use. */
 bool nu_shm_poll_rx(struct worker *w, struct rx *r);
+/* What is said to be in it and was not taken: whether it makes sense. */
+bool nu_shm_is_sound(struct worker *w, struct rx *r);
 void nu_shm_rx_destroy(struct worker *w, unsigned i, unsigned why);

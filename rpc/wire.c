@@ -13,6 +13,8 @@
 #define FREE_BUFFERS_MAX     256u
 #define CLOSE_TIMEOUT_NS     500000000ull
 #define CLOSE_TIMEOUT_MAX_NS 5000000000ull
+#define AHEAD_BYTES	     256u
+#define LOOK_EACH	     8u
 #define BAD_LOGGED_MAX	     8u
 
 struct wire_core *nu_wire_cores;
@@ -57,6 +59,7 @@ struct nu_buf *nu_buf_get(struct wire_core *wc, size_t cap_bytes)
 	b->core = (unsigned)(wc - nu_wire_cores);
 	b->len_bytes = sizeof(struct nu_batch);
 	b->call_bytes = 0;
+	b->nmsgs = 0;
 	return b;
 }
 
@@ -110,30 +113,53 @@ static void post(struct wire_core *wc, struct nu_conn *c)
 	}
 }
 
-static void append(struct nu_buf *b, const struct nu_msg *msg, const struct iovec *parts, unsigned nparts,
-		   size_t len)
+/*
+ * Whether the open batch should go although more may come for it: while we go on filling batches the peer would idle, which has
+ * done all that it had. Looked at once in a while, since to look takes a cache line from the peer.
+ */
+static inline bool is_waited_for(const struct nu_conn *c)
 {
-	char *to = b->data + b->len_bytes;
-	size_t padding = NU_ALIGN_UP(len, 8) - len;
+	return unlikely(c->open->nmsgs % LOOK_EACH == 0) && c->open->nmsgs && c->state == CONN_UP &&
+	       !c->stalled && c->link && c->link->has_drained && c->link->has_drained(c->ep);
+}
 
-	memcpy(to, msg, sizeof(*msg));
-	((struct nu_msg *)to)->len_bytes = (uint32_t)len;
-	to += sizeof(*msg);
-	for (unsigned i = 0; i < nparts; i++) {
-		if (parts[i].iov_len)
-			memcpy(to, parts[i].iov_base, parts[i].iov_len);
-		to += parts[i].iov_len;
+/* Room for @bytes, a multiple of 8, in the open batch or a new one. NULL: no memory. */
+static inline char *place(struct wire_core *wc, struct nu_conn *c, size_t bytes)
+{
+	char *at;
+
+	if (c->open && (c->open->len_bytes + bytes > c->open->cap_bytes || is_waited_for(c)))
+		post(wc, c);
+	if (!c->open) {
+		c->open = nu_buf_get(wc, sizeof(struct nu_batch) + bytes);
+		if (unlikely(!c->open))
+			return NULL;
+		c->open->conn = c;
+		nu_conn_dirty(c);
 	}
-	memset(to, 0, padding); /* never old bytes of somebody else's message */
-	b->len_bytes += len + padding;
+	at = c->open->data + c->open->len_bytes;
+	*(uint64_t *)(at + bytes - 8) = 0; /* padding: never old bytes of somebody else's message */
+	c->open->len_bytes += bytes;
+	c->open->nmsgs++;
+	return at;
+}
+
+void *nu_wire_room(unsigned node, size_t len_bytes)
+{
+	struct wire_core *wc = &nu_wire_cores[nu_core_self()];
+	struct nu_conn *c = &wc->conns[node];
+
+	if (unlikely(c->state == CONN_LOST))
+		return NULL;
+	return place(wc, c, NU_ALIGN_UP(len_bytes, 8));
 }
 
 int nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *parts, unsigned nparts)
 {
-	unsigned core = nu_core_self();
-	struct wire_core *wc = &nu_wire_cores[core];
+	struct wire_core *wc = &nu_wire_cores[nu_core_self()];
 	struct nu_conn *c;
-	size_t len = sizeof(*msg), room;
+	size_t len = sizeof(*msg);
+	char *to;
 
 	if (unlikely(node >= nu_node.count))
 		return -EINVAL;
@@ -149,17 +175,17 @@ int nu_wire_send(unsigned node, const struct nu_msg *msg, const struct iovec *pa
 	c = &wc->conns[node];
 	if (unlikely(c->state == CONN_LOST))
 		goto lost;
-	room = NU_ALIGN_UP(len, 8);
-	if (c->open && c->open->len_bytes + room > c->open->cap_bytes)
-		post(wc, c);
-	if (!c->open) {
-		c->open = nu_buf_get(wc, sizeof(struct nu_batch) + room);
-		if (unlikely(!c->open))
-			return -ENOMEM;
-		c->open->conn = c;
-		nu_conn_dirty(c);
+	to = place(wc, c, NU_ALIGN_UP(len, 8));
+	if (unlikely(!to))
+		return -ENOMEM;
+	memcpy(to, msg, sizeof(*msg));
+	((struct nu_msg *)to)->len_bytes = (uint32_t)len;
+	to += sizeof(*msg);
+	for (unsigned i = 0; i < nparts; i++) {
+		if (parts[i].iov_len)
+			memcpy(to, parts[i].iov_base, parts[i].iov_len);
+		to += parts[i].iov_len;
 	}
-	append(c->open, msg, parts, nparts, len);
 	if (msg->cls == NU_CLASS_CALL && len - sizeof(*msg) > NU_QUEUED_BYTES_FREE)
 		c->open->call_bytes += len - sizeof(*msg);
 	if (c->open->len_bytes + sizeof(*msg) > c->open->cap_bytes)
@@ -351,6 +377,8 @@ int nu_wire_receive(unsigned core, const void *data, size_t len, bool own)
 		if (check_msg(core, h->node, m, left))
 			return -EBADMSG;
 		step = NU_ALIGN_UP((size_t)m->len_bytes, 8);
+		__builtin_prefetch(at + AHEAD_BYTES);
+		__builtin_prefetch(at + AHEAD_BYTES + NU_CACHE_LINE);
 		handlers[m->type](m, m + 1, m->len_bytes - sizeof(*m), h->node);
 		at += step;
 		left -= step;
@@ -381,11 +409,19 @@ static unsigned poll_own(struct wire_core *wc, unsigned core)
 static unsigned wire_poll(unsigned core)
 {
 	struct wire_core *wc = &nu_wire_cores[core];
-	unsigned events = nu_links_progress(core);
+	unsigned events;
 
+	wc->polling = true;
+	events = nu_links_progress(core);
 	if (wc->own)
 		events += poll_own(wc, core);
+	wc->polling = false;
 	return events;
+}
+
+bool nu_wire_may_poll(void)
+{
+	return !nu_wire_cores[nu_core_self()].polling;
 }
 
 unsigned nu_wire_poll(void)

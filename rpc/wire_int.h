@@ -50,6 +50,7 @@ struct wire_core {
 	struct nu_list dirty;
 	struct nu_buf *free;
 	unsigned nfree;
+	bool polling;	    /* a handler may run a thread: serve.c */
 	bool ticking;	    /* the timer that looks after unacknowledged batches is set */
 	bool look;	    /* it may have slept: both links are looked at */
 	uint64_t second_ns; /* when the second link was last looked at */
@@ -97,6 +98,8 @@ struct nu_link_ops {
 	/* 0: sent; 1: kept until nu_wire_sent(); -EAGAIN: begin or go on with the same batch after nu_wire_writable();
 	 * else the endpoint is broken. */
 	int (*send)(void *ep, struct nu_buf *b);
+	/* Whether the peer has read all that was sent, and so has nothing to do for us. NULL: that cannot be known. */
+	bool (*has_drained)(void *ep);
 	/* All is sent, and waited for: interrupts the peer's core if it does not look. NULL: that cannot be done. */
 	void (*nudge)(void *ep);
 	/* Return: messages and ends of sends that were handled. */

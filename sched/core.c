@@ -28,6 +28,8 @@ struct nu_sched nu_sched;
 
 _Static_assert(offsetof(struct nu_core, current) == offsetof(struct nu_here, current) &&
 		       offsetof(struct nu_core, index) == offsetof(struct nu_here, index) &&
+		       offsetof(struct nu_core, heap) == offsetof(struct nu_here, heap) &&
+		       offsetof(struct nu_core, heap_cache) == offsetof(struct nu_here, cache) &&
 		       offsetof(struct nu_thread, proclet) == offsetof(struct nu_runs, proclet),
 	       "core/ knows how they begin");
 
@@ -131,7 +133,7 @@ static void flush_all(struct nu_core *c)
 			nu_sched.pollers[i].flush(c->index);
 }
 
-static unsigned poll_all(struct nu_core *c)
+unsigned nu_core_poll(struct nu_core *c)
 {
 	unsigned n = 0;
 
@@ -157,14 +159,17 @@ void nu_core_loop(struct nu_core *c)
 		struct nu_thread *t = c->next;
 
 		c->ticks = 0;
+		c->ran_within = 0;
 		atomic_store_explicit(&c->preempt_req, 0, memory_order_relaxed);
 		atomic_store_explicit(&c->rounds, atomic_load_explicit(&c->rounds, memory_order_relaxed) + 1,
 				      memory_order_relaxed);
 		c->next = NULL;
 		/* First what the threads that just ran have sent, since somebody waits for it. */
 		flush_all(c);
-		if (poll_all(c))
+		/* Unless that is what the idle core has just come from. */
+		if (c->polled || nu_core_poll(c))
 			c->idle_since = 0;
+		c->polled = false;
 		nu_timers_run(c);
 		nu_core_run_posts(c);
 		if (unlikely(atomic_load_explicit(&nu_sched.help, memory_order_relaxed)) && !t)
@@ -296,6 +301,7 @@ static struct nu_core *core_create(unsigned index)
 		return NULL;
 	memset(c, 0, sizeof(*c));
 	c->index = index;
+	c->spin_ns = nu_sched.spin_ns;
 	c->stats = nu_stat_cores[index].v;
 	c->posts_tail = &c->posts;
 	nu_list_init(&c->queue);
@@ -328,6 +334,7 @@ static void choose(void)
 	room = all <= online_cpus();
 	nu_sched.pin = pin_env ? atoi(pin_env) != 0 : room;
 	nu_sched.spin_ns = spin_env ? strtoul(spin_env, NULL, 10) * 1000 : room ? 20000 : 0;
+	nu_sched.spin_grows = !spin_env;
 }
 
 static int start_cores(void)

@@ -30,7 +30,11 @@ static bool is_still(struct nu_thread *t)
 		return true;
 	case NU_THREAD_BLOCKED:
 		nu_timer_cancel(t); /* the deadline is kept; if the timer has just won, that shows now */
-		return !t->claimable || atomic_load_explicit(&t->wake, memory_order_acquire);
+		if (!t->claimable)
+			return true;
+		/* Claimed, it is about to run: nu_runq_skip(). And it may have run since we looked, and wait for another. */
+		return atomic_load_explicit(&t->wake, memory_order_seq_cst) &&
+		       !atomic_load_explicit(&t->running, memory_order_acquire);
 	default:
 		return false;
 	}

@@ -189,6 +189,7 @@ static inline bool hand_off(struct nu_core *c, struct nu_thread *w, struct nu_th
 	*errno_p = 0;
 	nu_thread_set_state(w, NU_THREAD_BLOCKED);
 	atomic_store_explicit(&c->current, to, memory_order_relaxed);
+	c->heap_cache = NULL;
 	nu_san_leave(c, &fake, w, to);
 	back = nu_switch_call(&w->sp, to->room, to, arg, body);
 	nu_san_arrive(fake);
@@ -307,6 +308,7 @@ void *nu_thread_handback(struct nu_thread *t, struct nu_thread *to, uint64_t id,
 	s->first = t;
 	*c->errno_p = to->saved_errno;
 	atomic_store_explicit(&c->current, to, memory_order_relaxed);
+	c->heap_cache = NULL;
 	nu_san_leave(c, NULL, t, to);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 	nu_switch_back(to->sp); /* not by returning: that would count as one from the other's frames */

@@ -1,10 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* A core with nothing to run: spins a while, then sleeps on its event, its pollers' descriptors and its first timer. */
+/*
+ * A core with nothing to run: spins a while, then sleeps on its event, its pollers' descriptors and its first timer.
+ *
+ * How long it spins follows what sleeping has brought. To wake a processor takes tens of microseconds, and a peer that waits
+ * that long goes to sleep itself: two that only just miss each other would wake each other from then on for every batch. So
+ * a core that was woken soon by a message spins SPIN_GROWTH times as long the next time, and goes on so until that was in
+ * vain. If it is mostly in vain (two virtual processors may take turns on one) it is tried ever more seldom.
+ */
 #include "sched/sched_int.h"
 
 #include <poll.h>
 #include <time.h>
 #include <unistd.h>
+
+#define SPIN_POLLS    16u /* between two looks at the clock and at the rest of the loop's work */
+#define SPIN_GROWTH   10
+#define IN_VAIN_SHIFT 6 /* at most every 64th time */
 
 static void wake(struct nu_core *c)
 {
@@ -80,18 +91,71 @@ static bool arm_all(struct nu_core *c, struct pollfd *fds, nfds_t *n_p)
 
 static void sleep_on(struct nu_core *c, struct pollfd *fds, nfds_t n)
 {
-	uint64_t first = atomic_load_explicit(&c->next_deadline, memory_order_relaxed), now;
+	uint64_t first = atomic_load_explicit(&c->next_deadline, memory_order_relaxed), now = nu_mono_ns();
 	struct timespec ts, *timeout = NULL;
 
 	if (first != UINT64_MAX) {
-		now = nu_mono_ns();
 		if (first <= now)
 			return;
 		ts.tv_sec = (time_t)((first - now) / 1000000000u);
 		ts.tv_nsec = (long)((first - now) % 1000000000u);
 		timeout = &ts;
 	}
-	ppoll(fds, n, timeout, NULL);
+	/* A timer's time is known: to spin until then would gain nothing. */
+	if (ppoll(fds, n, timeout, NULL) <= 0 || nu_mono_ns() - now >= nu_sched.spin_ns * SPIN_GROWTH)
+		return;
+	if (c->spin_skips)
+		c->spin_skips--;
+	else if (nu_sched.spin_grows)
+		c->spin_ns = nu_sched.spin_ns * SPIN_GROWTH;
+}
+
+/* Until there is something to do, for a while. */
+static void poll_on(struct nu_core *c)
+{
+	for (unsigned i = 0; i < SPIN_POLLS; i++) {
+		if (nu_core_poll(c)) {
+			c->polled = true;
+			return;
+		}
+		if (atomic_load_explicit(&c->nqueued, memory_order_relaxed) ||
+		    atomic_load_explicit(&c->has_posts, memory_order_relaxed))
+			return;
+		nu_cpu_relax();
+	}
+}
+
+void nu_core_rest(void)
+{
+	nu_core_get()->rests = true;
+}
+
+/* Return: whether @c is to go on spinning. */
+static bool spin(struct nu_core *c)
+{
+	uint64_t now;
+
+	if (c->rests) {
+		c->rests = false;
+		c->spun_ns = 0;
+		return false;
+	}
+	now = nu_mono_ns();
+	if (!c->idle_since) {
+		if (c->spun_ns > nu_sched.spin_ns) /* the last time, and then there was something to do */
+			c->spins_in_vain = 0;
+		c->idle_since = now;
+	}
+	c->spun_ns = now - c->idle_since;
+	if (c->spun_ns < c->spin_ns)
+		return true;
+	if (c->spin_ns > nu_sched.spin_ns) {
+		c->spin_skips = 1u << c->spins_in_vain;
+		c->spins_in_vain += c->spins_in_vain < IN_VAIN_SHIFT;
+	}
+	c->spin_ns = nu_sched.spin_ns;
+	c->spun_ns = 0;
+	return false;
 }
 
 static void core_sleep(struct nu_core *c)
@@ -115,14 +179,9 @@ static void core_sleep(struct nu_core *c)
 
 void nu_core_idle(struct nu_core *c)
 {
-	uint64_t now;
-
 	if (nu_sched.spin_ns) {
-		now = nu_mono_ns();
-		if (!c->idle_since)
-			c->idle_since = now;
-		if (now - c->idle_since < nu_sched.spin_ns) {
-			nu_cpu_relax();
+		if (spin(c)) {
+			poll_on(c);
 			return;
 		}
 	} else if (!c->idle_since) {

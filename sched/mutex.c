@@ -4,14 +4,16 @@
 
 enum { FREE, HELD, HELD_WAITED };
 
-static bool take(struct nu_mutex *m)
+/* One that is seen to be held is not written to: a locked instruction that fails costs as much as one that does not. */
+static inline bool take(struct nu_mutex *m)
 {
-	uint32_t state = FREE;
+	uint32_t state = atomic_load_explicit(&m->state, memory_order_relaxed);
 
-	if (!atomic_compare_exchange_strong_explicit(&m->state, &state, HELD, memory_order_acquire,
+	if (state != FREE ||
+	    !atomic_compare_exchange_strong_explicit(&m->state, &state, HELD, memory_order_acquire,
 						     memory_order_relaxed))
 		return false;
-	m->owner = nu_thread_self();
+	m->owner = nu_running();
 	return true;
 }
 
@@ -52,14 +54,14 @@ void nu_mutex_init(struct nu_mutex *m)
 
 void nu_mutex_lock(struct nu_mutex *m)
 {
-	nu_preempt_point();
+	nu_point();
 	if (unlikely(!take(m)))
 		lock_slow(m, 0);
 }
 
 bool nu_mutex_trylock(struct nu_mutex *m)
 {
-	nu_preempt_point();
+	nu_point();
 	return take(m);
 }
 
@@ -103,12 +105,13 @@ static __attribute__((cold, noinline)) void odd_unlock(const struct nu_mutex *m)
 
 void nu_mutex_unlock(struct nu_mutex *m)
 {
-	uint32_t state = HELD;
+	uint32_t state = atomic_load_explicit(&m->state, memory_order_relaxed);
 
-	if (unlikely(m->owner != nu_thread_self() || !atomic_load_explicit(&m->state, memory_order_relaxed)))
+	if (unlikely(m->owner != nu_running() || !state))
 		odd_unlock(m);
 	m->owner = NULL;
-	if (unlikely(!atomic_compare_exchange_strong_explicit(&m->state, &state, FREE, memory_order_release,
+	if (unlikely(state == HELD_WAITED ||
+		     !atomic_compare_exchange_strong_explicit(&m->state, &state, FREE, memory_order_release,
 							      memory_order_relaxed)))
 		unlock_slow(m);
 }

@@ -8,7 +8,7 @@ static bool is_frozen(const struct nu_thread *t)
 }
 
 /* Lock held. */
-static void push(struct nu_core *c, struct nu_thread *t, bool first)
+static inline void push(struct nu_core *c, struct nu_thread *t, bool first)
 {
 	nu_thread_set_state(t, NU_THREAD_RUNNABLE);
 	nu_list_add_tail(first ? c->queue.next : &c->queue, &t->link);
@@ -58,7 +58,7 @@ struct nu_thread *nu_runq_next(struct nu_core *c, struct nu_thread *self)
 	struct nu_thread *t;
 
 	c->ticks += NU_HANDOFF_TICKS;
-	if (unlikely(c->ticks >= NU_POLL_TICKS * NU_HANDOFF_TICKS))
+	if (unlikely(c->within || c->ticks >= NU_POLL_TICKS * NU_HANDOFF_TICKS))
 		return NULL;
 	t = nu_runq_pop(c);
 	if (t && t != self && unlikely(atomic_load_explicit(&t->running, memory_order_acquire))) {
@@ -66,6 +66,23 @@ struct nu_thread *nu_runq_next(struct nu_core *c, struct nu_thread *self)
 		return NULL;
 	}
 	return t;
+}
+
+/*
+ * The pauser sets the flag, then looks at the thread: it has either seen that the wake-up is claimed, which counts as
+ * motion, and waits, or the flag was set before we claimed it, and we see that. Hence one order of all four.
+ */
+bool nu_runq_skip(struct nu_core *c, struct nu_thread *t)
+{
+	if (unlikely(c->next || c->within ||
+		     c->ticks + NU_HANDOFF_TICKS >= NU_POLL_TICKS * NU_HANDOFF_TICKS ||
+		     atomic_load_explicit(&t->proclet->frozen, memory_order_seq_cst) ||
+		     atomic_load_explicit(&t->running, memory_order_acquire)))
+		return false;
+	c->ticks += NU_HANDOFF_TICKS;
+	nu_thread_turn_to(c, t); /* before the state: the pauser looks at that first */
+	nu_thread_set_state(t, NU_THREAD_RUNNING);
+	return true;
 }
 
 bool nu_thread_park(struct nu_thread *t)
@@ -93,7 +110,7 @@ struct nu_thread *nu_runq_yield(struct nu_core *c, struct nu_thread *self)
 		return nu_thread_park(self) ? nu_runq_next(c, self) : self;
 	}
 	c->ticks += NU_HANDOFF_TICKS;
-	if (unlikely(c->ticks >= NU_POLL_TICKS * NU_HANDOFF_TICKS)) {
+	if (unlikely(c->within || c->ticks >= NU_POLL_TICKS * NU_HANDOFF_TICKS)) {
 		push(c, self, false);
 	} else if (nu_list_empty(&c->queue)) {
 		next = self;

@@ -106,6 +106,8 @@ struct nu_thread {
 	uint64_t wait_hint[2];	   /* REFUSED: node and location number */
 	uint32_t wait_done;	   /* the answer is here; with wait_seq under the proclet's lock */
 	uint32_t patient;	   /* a thread of the runtime that lets others run while it waits */
+	uint32_t
+		due_us; /* one whose answer is not expected before so long: it sleeps until then; 0: at once */
 #ifdef __SANITIZE_THREAD__
 	uint32_t ran; /* it has frames that the sanitizer must not miss: sanitize.h */
 #endif
@@ -121,6 +123,8 @@ bool nu_on_core(void);
 
 /* Whether this host has fewer processors than the nodes on it have cores: who polls should let others run. */
 bool nu_sched_crowded(void);
+/* What is waited for is far off: should the calling core have nothing to do now, it sleeps at once. */
+void nu_core_rest(void);
 /* Whether a thread waits for the calling core. */
 bool nu_sched_has_queued(void);
 
@@ -145,6 +149,14 @@ void nu_thread_free(struct nu_thread *t);
 /* Enters @t into p->threads / takes it out; p->lock held. */
 void nu_thread_link(struct nu_thread *t);
 void nu_thread_unlink(struct nu_thread *t);
+/*
+ * Scheduler context, a handler of a poller's: whether the calling core may run a thread in between, then picks @t (NEW,
+ * linked, its proclet's lock held and not frozen), then runs it. That returns when @t ends, blocks, yields or is
+ * interrupted; no other thread runs meanwhile but those that @t calls here.
+ */
+bool nu_may_run_now(void);
+void nu_thread_pick(struct nu_thread *t);
+void nu_thread_run_now(struct nu_thread *t);
 /* Prepares @t (NEW) to run fn(arg) from its stack's top; @reserve_bytes below the control block are left for the
  * caller's use (arguments): their address is returned. Fits the stack or returns NULL. */
 void *nu_thread_prepare(struct nu_thread *t, nu_thread_fn fn, void *arg, size_t reserve_bytes);
@@ -174,11 +186,11 @@ void nu_thread_block(enum nu_wait wait, struct nu_lock *unlock);
 int nu_thread_block_until(enum nu_wait wait, struct nu_lock *unlock, uint64_t deadline_ns);
 static inline void nu_wake_arm(struct nu_thread *t)
 {
-	atomic_store_explicit(&t->wake, 1, memory_order_relaxed);
+	atomic_store_explicit(&t->wake, 1, memory_order_release); /* after `running`: freeze.c, is_still() */
 }
 static inline bool nu_wake_claim(struct nu_thread *t)
 {
-	return atomic_exchange_explicit(&t->wake, 0, memory_order_acq_rel) == 1;
+	return atomic_exchange_explicit(&t->wake, 0, memory_order_seq_cst) == 1; /* runq.c, nu_runq_skip() */
 }
 
 /*

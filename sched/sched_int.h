@@ -47,12 +47,16 @@ struct nu_core {
 	/* The core's own kernel thread only (others look at `current`). What a switch touches. */
 	struct nu_thread *_Atomic current;
 	unsigned index;
+	struct nu_heap *heap; /* as in struct nu_here */
+	struct nu_heap_cache *heap_cache;
 	struct nu_thread *next; /* picked, to be run by the scheduler's context */
 	struct nu_thread *dead; /* ended; to be freed by whoever runs next */
 	void *sched_sp;
-	int *errno_p;	 /* the C library's errno of this kernel thread */
-	uint64_t *stats; /* nu_stat_cores[index] */
-	uint32_t ticks;	 /* in units of 1 / NU_HANDOFF_TICKS of a switch */
+	int *errno_p;	     /* the C library's errno of this kernel thread */
+	uint64_t *stats;     /* nu_stat_cores[index] */
+	uint32_t ticks;	     /* in units of 1 / NU_HANDOFF_TICKS of a switch */
+	uint32_t ran_within; /* since the last round of the loop */
+	bool within; /* the scheduler's context is in a poller, and goes on there: nu_thread_run_now() */
 	atomic_uint preempt_req;
 	atomic_uint sched_running; /* what the switch clears when the scheduler's context leaves */
 
@@ -86,7 +90,10 @@ struct nu_core {
 	unsigned ncache;
 	alignas(NU_CACHE_LINE) struct nu_proclet *_Atomic marks[2]; /* handoff.c; others look */
 	alignas(NU_CACHE_LINE) struct nu_spares spares[NU_SPARE_PLACES];
-	uint64_t idle_since;
+	uint64_t idle_since, spin_ns, spun_ns;
+	unsigned spins_in_vain, spin_skips;
+	bool rests;  /* nu_core_rest() */
+	bool polled; /* with events, by the idle core: the loop need not */
 	unsigned steal_from;
 
 	pthread_t pthread;
@@ -116,7 +123,8 @@ struct nu_sched {
 	unsigned npollers;
 	struct nu_poller pollers[NU_MAX_POLLERS];
 	struct nu_sched_ops ops;
-	uint64_t spin_ns;
+	uint64_t spin_ns; /* of a core that nobody wakes soon */
+	bool spin_grows;  /* for others: idle.c */
 	bool pin;
 	bool has_barrier; /* membarrier() */
 	pid_t pid;
@@ -159,6 +167,8 @@ void nu_core_kick(struct nu_core *c);
 /* Wakes one sleeping core to steal, if any. */
 void nu_core_kick_thief(struct nu_core *but);
 void nu_core_idle(struct nu_core *c);
+/* Return: events that the pollers have handled. */
+unsigned nu_core_poll(struct nu_core *c);
 void nu_core_run_posts(struct nu_core *c);
 
 static inline uint64_t nu_core_switches(const struct nu_core *c)
@@ -167,6 +177,21 @@ static inline uint64_t nu_core_switches(const struct nu_core *c)
 
 	return __atomic_load_n(&v[NU_STAT_SWITCHES], __ATOMIC_RELAXED) +
 	       __atomic_load_n(&v[NU_STAT_CALLS_QUICK], __ATOMIC_RELAXED);
+}
+
+/* nu_thread_self() and nu_preempt_point() where a call would take as long as what is done. */
+static inline struct nu_thread *nu_running(void)
+{
+	struct nu_core *c = nu_core_get();
+
+	return likely(c) ? atomic_load_explicit(&c->current, memory_order_relaxed) : NULL;
+}
+static inline void nu_point(void)
+{
+	struct nu_core *c = nu_core_get();
+
+	if (unlikely(c && atomic_load_explicit(&c->preempt_req, memory_order_relaxed)))
+		nu_preempt_point();
 }
 
 /* ---- thread.c ---- */
@@ -227,6 +252,11 @@ struct nu_thread *nu_runq_pop(struct nu_core *c);
 struct nu_thread *nu_runq_next(struct nu_core *c, struct nu_thread *self);
 /* The running thread @self goes to the end of the queue (or is parked): who runs instead (@self: go on). */
 struct nu_thread *nu_runq_yield(struct nu_core *c, struct nu_thread *self);
+/*
+ * The calling thread, which goes on no longer, has claimed @t's wake-up and would run it at once: may it, then it is
+ * picked. False: nu_thread_ready().
+ */
+bool nu_runq_skip(struct nu_core *c, struct nu_thread *t);
 struct nu_thread *nu_steal(struct nu_core *c);
 /* Puts @t into its proclet's parked list; false: not frozen (any more). */
 bool nu_thread_park(struct nu_thread *t);

@@ -324,6 +324,22 @@ static void refill(struct nu_core *c, bool urgent)
 	nu_lock_release(&stacks.lock);
 }
 
+/* By 16 bytes: of memset() the compiler makes a loop of words, twice as many stores. */
+static inline void wipe(struct nu_thread *t)
+{
+	typedef uint64_t __attribute__((vector_size(16), may_alias)) pair;
+	pair *p = (pair *)t, zero = {0};
+
+	_Static_assert(sizeof(*t) % 8 == 0, "words");
+#pragma GCC unroll 4
+	for (size_t i = 0; i < sizeof(*t) / 16; i++) {
+		*p++ = zero;
+		__asm__ volatile("" : "+r"(p)); /* else it finds that this is memset() */
+	}
+	if (sizeof(*t) % 16)
+		*(uint64_t *)p = 0;
+}
+
 struct nu_thread *nu_thread_alloc(struct nu_proclet *p)
 {
 	struct nu_core *c = nu_core_get();
@@ -345,7 +361,7 @@ struct nu_thread *nu_thread_alloc(struct nu_proclet *p)
 	if (unlikely(!t))
 		return NULL;
 	low = nu_stack_slot(t);
-	memset(t, 0, sizeof(*t));
+	wipe(t);
 	t->proclet = p;
 	t->proclet_id = atomic_load_explicit(&p->id, memory_order_relaxed);
 	t->stack_low = (void *)stack_low(low);

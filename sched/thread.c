@@ -5,7 +5,9 @@
 
 #include <time.h>
 
-#define MIN_STACK_LEFT 4096 /* what a thread must have below the bytes reserved for its arguments */
+#define RUN_NOW_QUEUED 64u   /* threads that a round of the scheduler's loop may run from within its polls */
+#define RUN_NOW_MAX    1024u /* ... if nobody else waits */
+#define MIN_STACK_LEFT 4096  /* what a thread must have below the bytes reserved for its arguments */
 
 void nu_thread_wait_saved(struct nu_thread *t)
 {
@@ -21,8 +23,7 @@ void nu_thread_wait_saved(struct nu_thread *t)
 	}
 }
 
-/* First thing in every context that goes on, perhaps on another core or node: nothing from before may be used. */
-__attribute__((noinline)) void nu_thread_switched(void)
+static inline void switched(void)
 {
 	struct nu_core *c = nu_core_get();
 	struct nu_thread *t = atomic_load_explicit(&c->current, memory_order_relaxed);
@@ -36,6 +37,12 @@ __attribute__((noinline)) void nu_thread_switched(void)
 		*c->errno_p = t->saved_errno;
 }
 
+/* First thing in every context that goes on, perhaps on another core or node: nothing from before may be used. */
+__attribute__((noinline)) void nu_thread_switched(void)
+{
+	switched();
+}
+
 static inline void leave(struct nu_core *c, struct nu_thread *t, struct nu_thread *next, bool ends)
 {
 	void *fake = NULL;
@@ -43,10 +50,11 @@ static inline void leave(struct nu_core *c, struct nu_thread *t, struct nu_threa
 	t->saved_errno = *c->errno_p;
 	/* After what it did to proclets that it had marked: handoff.c. */
 	atomic_store_explicit(&c->current, next, memory_order_release);
+	c->heap_cache = NULL;
 	nu_san_leave(c, ends ? NULL : &fake, t, next);
 	nu_switch(&t->sp, next ? next->sp : c->sched_sp, &t->running);
 	nu_san_arrive(fake);
-	nu_thread_switched();
+	switched();
 }
 
 void nu_thread_switch(struct nu_core *c, struct nu_thread *t, struct nu_thread *next)
@@ -62,6 +70,7 @@ void nu_thread_run(struct nu_core *c, struct nu_thread *t)
 	nu_thread_turn_to(c, t);
 	/* Ordered before the look at the monitor's state: either it sees a thread run or we see it asleep. */
 	atomic_store_explicit(&c->current, t, memory_order_seq_cst);
+	c->heap_cache = NULL;
 	nu_preempt_awake();
 	nu_san_leave(c, &c->fake_stack, NULL, t);
 	nu_switch(&c->sched_sp, t->sp, &c->sched_running);
@@ -69,13 +78,46 @@ void nu_thread_run(struct nu_core *c, struct nu_thread *t)
 	nu_thread_switched();
 }
 
+bool nu_may_run_now(void)
+{
+	struct nu_core *c = nu_core_get();
+
+	if (!c || atomic_load_explicit(&c->current, memory_order_relaxed) || c->next)
+		return false;
+	/* Those in the queue, timers and posts have their turn; and none begins any more when the node stops. */
+	return c->ran_within < (atomic_load_explicit(&c->nqueued, memory_order_relaxed) ? RUN_NOW_QUEUED
+											: RUN_NOW_MAX) &&
+	       !atomic_load_explicit(&nu_sched.stop, memory_order_relaxed);
+}
+
+void nu_thread_pick(struct nu_thread *t)
+{
+	nu_thread_set_state(t, NU_THREAD_RUNNING);
+}
+
+void nu_thread_run_now(struct nu_thread *t)
+{
+	struct nu_core *c = nu_core_get();
+
+	c->ticks = 0;
+	c->ran_within++;
+	c->within = true;
+	nu_thread_run(c, t);
+	c->within = false;
+	t = c->next;
+	if (likely(!t))
+		return;
+	c->next = NULL; /* the loop's, which may run others first by now */
+	nu_ready_on(c, t, true);
+}
+
 void nu_thread_main(void)
 {
 	struct nu_thread *t;
 
 	nu_san_arrive(NULL);
-	nu_thread_switched();
-	t = nu_thread_self();
+	switched();
+	t = nu_running();
 	t->fn(t->arg);
 	nu_thread_exit();
 }
@@ -121,8 +163,8 @@ int nu_thread_spawn(nu_thread_fn fn, void *arg, struct nu_thread **thread_p)
 	struct nu_proclet *p;
 	struct nu_thread *t;
 
-	nu_preempt_point();
-	t = nu_thread_self();
+	nu_point();
+	t = nu_running();
 	if (unlikely(!t))
 		return -EINVAL;
 	p = t->proclet;
@@ -136,7 +178,7 @@ int nu_thread_spawn(nu_thread_fn fn, void *arg, struct nu_thread **thread_p)
 	nu_lock_acquire(&p->lock);
 	nu_thread_link(t);
 	nu_lock_release(&p->lock);
-	nu_stat_add(nu_core_self(), NU_STAT_THREADS_SPAWNED, 1);
+	nu_stat_add(nu_core_get()->index, NU_STAT_THREADS_SPAWNED, 1);
 	nu_thread_ready(t);
 	return 0;
 }
@@ -155,20 +197,20 @@ static void reap(struct nu_thread *t)
 
 int nu_thread_join(struct nu_thread *t)
 {
-	struct nu_thread *self = nu_thread_self();
+	struct nu_thread *self = nu_running();
 
 	if (t == self)
 		return -EDEADLK;
 	/* One that was joined has given its stack back: it may be anybody's. The node joins the destructors of others. */
 	if (!self || !nu_thread_is_here(t) || (t->proclet != self->proclet && self->proclet->heap))
 		return -EINVAL;
-	nu_preempt_point();
+	nu_point();
 	nu_lock_acquire(&t->join_lock);
 	if (t->detached || t->joiner) {
 		nu_lock_release(&t->join_lock);
 		return -EINVAL;
 	}
-	t->joiner = self;
+	__atomic_store_n(&t->joiner, self, __ATOMIC_RELEASE); /* its end looks without the lock first */
 	if (nu_thread_state(t) != NU_THREAD_DONE) {
 		nu_wake_arm(self);
 		nu_thread_block_until(NU_WAIT_SYNC, &t->join_lock, 0);
@@ -202,8 +244,16 @@ static NU_NO_TSAN bool has_left(const struct nu_thread *t)
 	return t->proclet_link.next == &t->proclet_link;
 }
 
-/* The running thread's end, but for leaving its stack. */
-static void end(struct nu_core *c, struct nu_thread *t)
+/* The joiner, if it is known to wait: who holds the lock may be the joiner on its way there. Nobody else can join then. */
+static struct nu_thread *waiting_joiner(struct nu_thread *t)
+{
+	struct nu_thread *joiner = __atomic_load_n(&t->joiner, __ATOMIC_ACQUIRE);
+
+	return joiner && !atomic_load_explicit(&t->join_lock.held, memory_order_acquire) ? joiner : NULL;
+}
+
+/* The running thread's end, but for leaving its stack. Return: who was picked to run instead (@may_pick), or NULL. */
+static struct nu_thread *end(struct nu_core *c, struct nu_thread *t, bool may_pick)
 {
 	struct nu_proclet *p = t->proclet;
 	struct nu_thread *joiner;
@@ -212,7 +262,12 @@ static void end(struct nu_core *c, struct nu_thread *t)
 	if (likely(__atomic_load_n(&t->detached, __ATOMIC_ACQUIRE)) && has_left(t)) {
 		nu_thread_set_state(t, NU_THREAD_DONE);
 		c->dead = t;
-		return;
+		return NULL;
+	}
+	joiner = waiting_joiner(t);
+	if (likely(joiner)) {
+		nu_thread_set_state(t, NU_THREAD_DONE);
+		goto wake;
 	}
 	nu_lock_acquire(&t->join_lock);
 	if (t->detached) {
@@ -222,23 +277,31 @@ static void end(struct nu_core *c, struct nu_thread *t)
 		nu_thread_unlink(t);
 		nu_lock_release(&p->lock);
 		c->dead = t;
-		return;
+		return NULL;
 	}
 	joiner = t->joiner;
 	nu_thread_set_state(t, NU_THREAD_DONE);
 	/* From here a joiner or detacher may take the stack back as soon as we have left it. */
 	nu_lock_release(&t->join_lock);
-	if (joiner && nu_wake_claim(joiner))
-		nu_thread_ready(joiner);
+wake:
+	if (!joiner || !nu_wake_claim(joiner))
+		return NULL;
+	/* It came by the queue and let others run before us, so it need not wait for them again. */
+	if (may_pick && nu_runq_skip(c, joiner))
+		return joiner;
+	nu_thread_ready(joiner);
+	return NULL;
 }
 
 static __attribute__((noreturn)) void exit_to(struct nu_thread *to)
 {
-	struct nu_thread *t = nu_thread_self();
+	struct nu_thread *t = nu_running(), *joiner;
 	struct nu_core *c = nu_core_get();
 
-	end(c, t);
-	if (!to && !c->next) {
+	joiner = end(c, t, !to);
+	if (joiner) {
+		to = joiner;
+	} else if (!to && !c->next) {
 		to = nu_runq_next(c, t);
 		if (to)
 			nu_thread_turn_to(c, to);
@@ -254,8 +317,9 @@ void nu_thread_exit(void)
 
 /* ---- leaving and coming back ---- */
 
-static void block(struct nu_core *c, struct nu_thread *t, enum nu_wait wait, struct nu_lock *unlock,
-		  uint64_t deadline_ns)
+/* In its callers: what waits in large numbers shall have few frames. */
+static inline __attribute__((always_inline)) void
+block(struct nu_core *c, struct nu_thread *t, enum nu_wait wait, struct nu_lock *unlock, uint64_t deadline_ns)
 {
 	struct nu_thread *next;
 
@@ -267,8 +331,11 @@ static void block(struct nu_core *c, struct nu_thread *t, enum nu_wait wait, str
 	if (unlock)
 		nu_lock_release(unlock);
 	next = nu_runq_next(c, t);
-	if (next != t) /* else somebody has made us ready already */
-		nu_thread_switch(c, t, next);
+	if (next == t) /* somebody has made us ready already */
+		return;
+	if (next)
+		nu_thread_turn_to(c, next);
+	leave(c, t, next, false);
 }
 
 void nu_thread_block(enum nu_wait wait, struct nu_lock *unlock)

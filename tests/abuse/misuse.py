@@ -71,8 +71,14 @@ check("its last reference goes, but it is in read()", alone("read-thread", "drop
 
 # Handlers set, and signals blocked, in a method.
 PUT_BACK = r"^nu: node 1: the program has replaced the handler of signal \d+ \(SIGRTMIN\+3\), by which threads are interrupted: ours is put back"
+KILLED = r"^nu_launch: node 1 .*was killed by signal \d+ \(Real-time signal 3\)"
 for how in "replaced", "default", "ignored":
-    check(f"the handler of our signal is {how}", job(f"handler-{how}", "move", options=["--cores", "2"]), 22,
+    j = job(f"handler-{how}", "move", options=["--cores", "2"])
+    if how == "default" and j.status == 165:
+        # A step of the move was quicker than the monitor, and the program has asked for this.
+        check(f"the handler of our signal is {how}, and it kills", j, 165, [KILLED])
+        continue
+    check(f"the handler of our signal is {how}", j, 22,
           [PUT_BACK, r"^move: no error, 0 moved, it is on node 0", r"^it goes on"], [r"died|killed"])
 check("our signal is blocked", job("handler-blocked", "end", options=["--cores", "2"]), 21,
       [r"^nu: node 1: proclet 0x\w+: its thread 0x\w+, method mis\.act cannot be interrupted, since the program has blocked "

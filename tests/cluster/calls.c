@@ -36,6 +36,7 @@ struct leaf {
 };
 NU_CLASS(leaf, val(uint64_t, value));
 NU_METHOD(leaf, get, val(uint64_t));
+NU_METHOD(leaf, churn, val(uint64_t), val(uint64_t, blocks), val(uint64_t, other));
 
 struct kinds {
 	struct leaf_ref kept;
@@ -73,6 +74,36 @@ int leaf_init(struct leaf *l, uint64_t value)
 uint64_t leaf_do_get(struct leaf *l)
 {
 	return l->value;
+}
+
+static uint64_t apart(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : b - a;
+}
+
+/* Allocates and frees @blocks, each after a yield. Return: how many lay nearer to @other than to @own. */
+static uint64_t churn(uint64_t blocks, uint64_t own, uint64_t other)
+{
+	uint64_t strays = 0;
+
+	for (uint64_t i = 0; i < blocks; i++) {
+		void *volatile at = malloc(48);
+		void *volatile next = malloc(48);
+
+		strays += apart((uint64_t)at, own) > apart((uint64_t)at, other);
+		free(at);
+		if (blocks > 1)
+			nu_yield();
+		strays += apart((uint64_t)next, own) > apart((uint64_t)next, other);
+		free(next);
+	}
+	return strays;
+}
+
+/* No blocks: where its heap is. */
+uint64_t leaf_do_churn(struct leaf *l, uint64_t blocks, uint64_t other)
+{
+	return !blocks ? (uint64_t)l : churn(blocks, (uint64_t)l, other);
 }
 
 int kinds_init(struct kinds *k, struct nu_str hello, int status)
@@ -611,6 +642,39 @@ static void chains_over_moves(void)
 
 static const char *want_transport;
 
+/* Whose heap malloc means follows each switch: from a caller to a callee and back, and between threads by turns. */
+static void heaps_follow_threads(void)
+{
+	void *own = malloc(48);
+	uint64_t strays = 0, all = 0, there = 0;
+	struct nu_options o = {.node = NU_NODE(0)};
+	struct leaf_ref l = {{0}};
+
+	CHECK_IS(leaf_create(&o, 1, &l), 0);
+	CHECK_IS(leaf_churn(l, 0, 0, &there), 0);
+	for (unsigned i = 0; i < 1000; i++) {
+		all += churn(1, (uint64_t)own, there);
+		CHECK_IS(leaf_churn(l, 1, (uint64_t)own, &strays), 0);
+		all += strays;
+	}
+	CHECK_IS(all, 0);
+	for (unsigned i = 0; i < 4; i++) {
+		NU_SCOPED_FUTURE(leaf, churn, first);
+		NU_SCOPED_FUTURE(leaf, churn, second);
+
+		CHECK_IS(leaf_churn_async(l, 1000, (uint64_t)own, &first), 0);
+		CHECK_IS(leaf_churn_async(l, 1000, (uint64_t)own, &second), 0);
+		all += churn(1000, (uint64_t)own, there);
+		CHECK_IS(leaf_churn_wait(&first, &strays), 0);
+		all += strays;
+		CHECK_IS(leaf_churn_wait(&second, &strays), 0);
+		all += strays;
+	}
+	CHECK_IS(all, 0);
+	leaf_ref_put(&l);
+	free(own);
+}
+
 static void transport_chosen(void)
 {
 	for (unsigned n = 1; n < nu_node_count(); n++) {
@@ -647,6 +711,7 @@ static int calls_main(int argc, char **argv)
 		CHECK_RUN(failures);
 		CHECK_RUN(deadlines);
 	}
+	CHECK_RUN(heaps_follow_threads);
 	CHECK_RUN(chains_over_moves);
 	if (nu_node_count() > 1)
 		CHECK_RUN(transport_chosen);

@@ -229,7 +229,7 @@ static void add_reply(struct in *in)
 	m->method = t ? (uint64_t)t->wait_method : 0;
 	m->status = flags & 1 ? -EAGAIN : 0;
 	m->flags = 1;
-	m->extra[0] = flags & 1 ? word(in) : 0;
+	m->node = flags & 1 ? word(in) : 0;
 	if (flags & 2)
 		m->target = word(in);
 	if (flags & 4)
@@ -263,7 +263,7 @@ static void add_other(struct in *in)
 	m->thread = word(in);
 	m->seq = word(in);
 	m->location = word(in);
-	m->extra[0] = word(in);
+	m->node = word(in);
 	finish(m, 0);
 }
 

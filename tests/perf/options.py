@@ -88,7 +88,7 @@ def ranges_span_combinations():
     assert [(r["outstanding"], r["compute_us"]) for r in found] == [(o, d) for o in (1, 2, 4) for d in (0, 1)]
     assert all((r["limit_rate"] is None) == (r["compute_us"] == 0) for r in found if r["limit_name"] in (None, "plain calls on node 1"))
     found = rows("-t", "migrate", "-T", "1:2", "-n", 4, nodes=2)
-    assert [(r["test"], r["threads"]) for r in found] == [(t, n) for n in (1, 2) for t in ("migrate blackout", "migrate total")]
+    assert [(r["test"], r["threads"]) for r in found] == [(t, n) for n in (1, 2) for t in ("migrate blackout", "migrate longest stop", "migrate total")]
     assert len(rows("-t", "call_local", "-d", "0.1,1,10", "-n", 20)) == 3
 
 

@@ -35,7 +35,7 @@ static size_t make_batch(unsigned char *to, unsigned *seed)
 
 static void mutate(unsigned char *data, size_t *len_p, unsigned *seed)
 {
-	static const uint32_t nasty[] = {0, 1, 7, 95, 96, 97, 0x7fffffff, 0x80000000, 0xfffffff8, 0xffffffff};
+	static const uint32_t nasty[] = {0, 1, 7, 63, 64, 65, 0x7fffffff, 0x80000000, 0xfffffff8, 0xffffffff};
 	unsigned n = 1 + (unsigned)rand_r(seed) % 4;
 
 	for (unsigned i = 0; i < n && *len_p; i++) {

@@ -236,8 +236,8 @@ static struct event ended_streams;
 
 static void on_stream(const struct nu_msg *m, const void *payload, size_t len, unsigned from)
 {
-	CHECK(m->extra[1] < 2 && m->seq == next_of[m->extra[1]] && same(payload, len, m->seq));
-	next_of[m->extra[1]]++;
+	CHECK(m->location < 2 && m->seq == next_of[m->location] && same(payload, len, m->seq));
+	next_of[m->location]++;
 	if (m->seq == STREAM_MESSAGES - 1)
 		event_add(&ended_streams, 1);
 }
@@ -254,10 +254,7 @@ static void send_stream(void *arg)
 	unsigned core = nu_core_self();
 
 	for (uint64_t i = 0; i < STREAM_MESSAGES; i++) {
-		struct nu_msg m = {.type = NU_MSG_STACK,
-				   .cls = NU_CLASS_CONTROL,
-				   .seq = i,
-				   .extra = {0, core}};
+		struct nu_msg m = {.type = NU_MSG_STACK, .cls = NU_CLASS_CONTROL, .seq = i, .location = core};
 		struct iovec part = {data, i % 50 ? i % 300 : 3000};
 
 		fill(data, part.iov_len, i);

@@ -525,10 +525,10 @@ static atomic_uint streams_sent;
 
 static void on_stream(const struct nu_msg *m, const void *payload, size_t len, unsigned from)
 {
-	CHECK(from < nu_node.count && m->extra[1] < 4);
-	CHECK(m->seq == next_of[from][m->extra[1]]);
+	CHECK(from < nu_node.count && m->location < 4);
+	CHECK(m->seq == next_of[from][m->location]);
 	CHECK(same(payload, len, m->seq));
-	next_of[from][m->extra[1]]++;
+	next_of[from][m->location]++;
 	if (m->seq == STREAM_MESSAGES - 1)
 		event_add(&ended_streams, 1);
 }
@@ -546,10 +546,7 @@ static void send_some(void *arg)
 	uint64_t i = (uint64_t)(uintptr_t)arg;
 
 	for (uint64_t end = i + 20; i < end; i++) {
-		struct nu_msg m = {.type = NU_MSG_STACK,
-				   .cls = NU_CLASS_CONTROL,
-				   .seq = i,
-				   .extra = {0, core}};
+		struct nu_msg m = {.type = NU_MSG_STACK, .cls = NU_CLASS_CONTROL, .seq = i, .location = core};
 		struct iovec part = {data, i % 50 ? i % 300 : 3000};
 
 		fill(data, part.iov_len, i);

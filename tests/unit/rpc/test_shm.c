@@ -42,6 +42,44 @@ Test(shm, ring_is_one_memory)
 	close(other);
 }
 
+/* A batch is there once its first word is, whatever `tail` says; one that is said to be there and is not is a lie. */
+Test(shm, what_is_published)
+{
+	struct worker w = {0};
+	struct rx r = {.node = 1};
+	struct nu_ring ring;
+	int fd;
+
+	nu_node.count = 2;
+	cr_assert_eq(nu_ring_create(&ring, BYTES, &fd), 0);
+	cr_assert_eq(nu_ring_attach(&r.ring, fd), 0);
+	close(fd);
+	cr_expect_eq(nu_ring_longest(&r.ring), BYTES - 8);
+	cr_expect_eq(nu_ring_word(&r.ring, 0), 0);
+	cr_expect(nu_shm_poll_rx(&w, &r));
+	cr_expect_eq(w.handled, 0);
+	cr_expect(nu_shm_is_sound(&w, &r), "nothing");
+	r.head = r.seen = 64;
+	cr_expect(nu_shm_is_sound(&w, &r), "we have read it before the writer has counted it");
+	atomic_store(&ring.shared->tail, 128);
+	cr_expect(!nu_shm_is_sound(&w, &r), "a batch without its beginning");
+	atomic_store(&ring.shared->tail, 64 + BYTES + 8);
+	cr_expect(!nu_shm_is_sound(&w, &r), "more than fits");
+	atomic_store(&ring.shared->tail, 64 - BYTES - 8);
+	cr_expect(!nu_shm_is_sound(&w, &r), "so far behind it cannot be");
+	atomic_store(&ring.shared->tail, 64);
+	cr_expect(nu_shm_is_sound(&w, &r));
+	/* Longer than the ring, and not all of its header is there. */
+	__atomic_store_n((uint64_t *)nu_ring_at(&ring, 64), (uint64_t)1 << 48 | NU_BATCH_MAGIC,
+			 __ATOMIC_RELEASE);
+	cr_expect(nu_shm_poll_rx(&w, &r));
+	cr_expect_eq(w.handled, 0);
+	atomic_store(&ring.shared->tail, 64 + sizeof(struct nu_batch));
+	cr_expect(!nu_shm_poll_rx(&w, &r), "no batch of ours");
+	nu_ring_unmap(&r.ring);
+	nu_ring_unmap(&ring);
+}
+
 /* A greeting as shm.c has it, with a descriptor that is not worth having. */
 static void greet(int s, const struct sockaddr_un *to, socklen_t len, uint64_t key, unsigned node, int fd)
 {
@@ -116,7 +154,7 @@ static void on_user(const struct nu_msg *m, const void *payload, size_t len, uns
 {
 	char c;
 
-	if (m->extra[0] == OP_USER)
+	if (m->node == OP_USER)
 		CHECK(read(gate[0], &c, 1) == 1);
 	else
 		on_control(m, payload, len, from);

@@ -125,7 +125,8 @@ static inline void idle_thread(void *arg)
 static int send_op(unsigned node, enum nu_msg_type type, uint64_t op, uint64_t tag, const void *data,
 		   size_t len)
 {
-	struct nu_msg m = {.type = type, .cls = NU_CLASS_CONTROL, .origin = nu_node.self, .extra = {op, tag}};
+	struct nu_msg m = {
+		.type = type, .cls = NU_CLASS_CONTROL, .origin = nu_node.self, .node = op, .location = tag};
 	struct iovec parts[2] = {{(void *)data, len / 3}, {(char *)data + len / 3, len - len / 3}};
 
 	return nu_wire_send(node, &m, parts, 2);
@@ -168,10 +169,10 @@ static uint64_t answer_tag;
 static void on_control(const struct nu_msg *m, const void *payload, size_t len, unsigned from)
 {
 	CHECK(!((uintptr_t)payload & 7));
-	switch (m->extra[0]) {
+	switch (m->node) {
 	case OP_ECHO:
-		CHECK(same(payload, len, m->extra[1]));
-		CHECK(!send_op(from, NU_MSG_REPLY, OP_ECHO, m->extra[1], payload, len));
+		CHECK(same(payload, len, m->location));
+		CHECK(!send_op(from, NU_MSG_REPLY, OP_ECHO, m->location, payload, len));
 		break;
 	case OP_END:
 		node_done();
@@ -186,9 +187,9 @@ static void on_control(const struct nu_msg *m, const void *payload, size_t len, 
 
 static void on_reply(const struct nu_msg *m, const void *payload, size_t len, unsigned from)
 {
-	CHECK(same(payload, len, m->extra[1]));
+	CHECK(same(payload, len, m->location));
 	answer_len = len;
-	answer_tag = m->extra[1];
+	answer_tag = m->location;
 	event_add(&answers, 1);
 }
 

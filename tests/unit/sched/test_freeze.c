@@ -392,6 +392,49 @@ static const struct kind everything[] = {
 	{reads_writes, 16}, {waits_cond, 100}, {posts_sem, 20}, {passes_token, 20}, {meets, 8},	 {spawns, 4},
 };
 
+/* Who ends wakes the one that joins it past the queue: runq.c, nu_runq_skip(). */
+static void ends(void *arg)
+{
+	if ((uintptr_t)arg % 3 == 0)
+		nu_yield();
+	atomic_fetch_add(&work, 1);
+}
+
+static void joins(void *arg)
+{
+	for (uintptr_t n = (uintptr_t)arg; !halt; n++) {
+		struct nu_thread *t;
+
+		if (nu_thread_spawn(ends, (void *)n, &t) || nu_thread_join(t))
+			atomic_fetch_add(&bad, 1);
+	}
+	end_one();
+}
+
+static void joins_body(void)
+{
+	static const struct kind kinds[] = {{joins, 6}, {yields, 1}};
+	int n = start_kinds(kinds, 2);
+
+	freeze_rounds(rounds_wanted());
+	finish(n);
+}
+
+Test(freeze, joins_one_core, .timeout = 100)
+{
+	run_node(1, joins_body);
+}
+
+Test(freeze, joins_two_cores, .timeout = 100)
+{
+	run_node(2, joins_body);
+}
+
+Test(freeze, joins_four_cores, .timeout = 100)
+{
+	run_node(4, joins_body);
+}
+
 static void everything_body(void)
 {
 	int n;

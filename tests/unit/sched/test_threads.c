@@ -125,6 +125,96 @@ Test(threads, join_errors)
 	run(2, join_errors);
 }
 
+/* ---- threads that a poller's handler runs in between ---- */
+
+static struct nu_sem later;
+static atomic_int begun, ended, others, posts_done;
+static int order[3], norder;
+
+static void note(void *arg)
+{
+	order[norder++] = (int)(intptr_t)arg;
+}
+
+static void goes_on_later(void *arg)
+{
+	atomic_fetch_add(&begun, 1);
+	nu_yield();
+	nu_sem_wait(&later);
+	nu_sleep_us(100);
+	atomic_fetch_add(&ended, 1);
+}
+
+static void other(void *arg)
+{
+	atomic_fetch_add(&others, 1);
+}
+
+static void spawns_other(void *arg)
+{
+	spawn(other, NULL, NULL);
+	nu_yield();
+	atomic_fetch_add(&ended, 1);
+}
+
+static void run_now(nu_thread_fn fn, void *arg)
+{
+	struct nu_thread *t = nu_thread_alloc(&user_proclet);
+
+	cr_assert(t && nu_thread_prepare(t, fn, arg, 0));
+	t->detached = 1;
+	nu_lock_acquire(&user_proclet.lock);
+	nu_thread_link(t);
+	nu_thread_pick(t);
+	nu_lock_release(&user_proclet.lock);
+	nu_thread_run_now(t);
+}
+
+/* Scheduler context. */
+static void runs_some(void *arg)
+{
+	int was;
+
+	cr_assert(nu_may_run_now());
+	run_now(note, (void *)1);
+	cr_assert_eq(norder, 1, "it has run when this returns");
+	note((void *)2);
+	run_now(note, (void *)3);
+	was = atomic_load(&begun);
+	for (int i = 0; i < 100; i++)
+		run_now(goes_on_later, NULL);
+	cr_assert_eq(atomic_load(&begun), was + 100, "and as far as it got");
+	was = atomic_load(&others);
+	run_now(spawns_other, NULL);
+	if (nu_sched.ncores == 1)
+		cr_assert_eq(atomic_load(&others), was, "nobody else has");
+	atomic_fetch_add(&posts_done, 1);
+}
+
+static void run_in_between(void)
+{
+	cr_assert(!nu_may_run_now(), "a thread waits for its turn");
+	cr_assert_eq(nu_core_post(0, runs_some, NULL), 0);
+	await_at_least(&posts_done, 1);
+	cr_assert_eq(order[0] * 100 + order[1] * 10 + order[2], 123);
+	for (int i = 0; i < 100; i++)
+		nu_sem_post(&later);
+	await_at_least(&ended, 101);
+	await_at_least(&others, 1);
+	while (peek(&user_proclet.nthreads) > 1)
+		nu_yield();
+}
+
+Test(threads, run_in_between_one_core)
+{
+	run(1, run_in_between);
+}
+
+Test(threads, run_in_between_four_cores)
+{
+	run(4, run_in_between);
+}
+
 enum { FAIR_THREADS = 8, FAIR_ROUNDS = 3000 };
 static int turns[FAIR_THREADS];
 
