@@ -87,7 +87,7 @@ struct nu_core {
 
 	/* Owner only. */
 	alignas(NU_CACHE_LINE) struct nu_thread *cache[NU_STACK_CACHE];
-	unsigned ncache;
+	unsigned ncache, cache_max;
 	alignas(NU_CACHE_LINE) struct nu_proclet *_Atomic marks[2]; /* handoff.c; others look */
 	alignas(NU_CACHE_LINE) struct nu_spares spares[NU_SPARE_PLACES];
 	uint64_t idle_since, spin_ns, spun_ns;
@@ -270,8 +270,12 @@ void nu_stacks_fini(void);
 uintptr_t nu_stack_slot(const void *addr);
 struct nu_thread *nu_stack_thread(uintptr_t slot_low);
 
-/* Memory that will be a stack, for as long as the process lives; valgrind.c or valgrind_stub.c. */
+/* valgrind.c or valgrind_stub.c */
+bool nu_valgrind_runs_us(void);
+/* Memory that will be a stack, for as long as the process lives. */
 void nu_valgrind_stack(void *low, size_t len_bytes);
+/* What the thread that has ended left on its stack is nobody's, but the next one's to write. */
+void nu_valgrind_stack_free(void *low, size_t len_bytes);
 
 /* ---- timer.c ---- */
 int nu_timers_init(struct nu_core *c);

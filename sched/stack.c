@@ -289,6 +289,7 @@ static void give_locked(struct nu_thread *t)
 	uintptr_t low = nu_stack_slot(t);
 	uintptr_t top_page = low + slot_bytes() - 2 * PAGE; /* the control block may straddle two pages */
 
+	nu_valgrind_stack_free((void *)stack_low(low), (uintptr_t)t - stack_low(low));
 	if (stacks.nhot < HOT_MAX) {
 		t->joiner = stacks.hot;
 		stacks.hot = t;
@@ -378,12 +379,12 @@ static void put_ours(struct nu_thread *t)
 {
 	struct nu_core *c = nu_core_get();
 
-	if (likely(c && c->ncache < NU_STACK_CACHE)) {
+	if (likely(c && c->ncache < c->cache_max)) {
 		c->cache[c->ncache++] = t;
 		return;
 	}
 	nu_lock_acquire(&stacks.lock);
-	while (c && c->ncache > NU_STACK_CACHE / 2)
+	while (c && c->ncache > c->cache_max / 2)
 		give_locked(c->cache[--c->ncache]);
 	give_locked(t);
 	nu_lock_release(&stacks.lock);
