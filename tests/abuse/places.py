@@ -283,6 +283,8 @@ def valgrind():
     r = run(["valgrind", "--error-exitcode=9", "-q", ACCUMULATOR], env=ENV, apart=True, timeout=120)
     r.must(0)
     assert r.out == RIGHT, r.out + r.err
+    again = run(["valgrind", "--error-exitcode=9", "-q", PERF, "-t", "spawn", "-n", "100"], env=ENV, timeout=120)
+    again.must(0)  # each thread on the stack of one that has ended
     launched = run(["valgrind", "-q", LAUNCH, "-n", "2", ACCUMULATOR], env=ENV, timeout=120)
     launched.must(1, "pidfd_open")  # valgrind 3.19 does not know it: one node only, says the README
 
