@@ -23,6 +23,13 @@ struct nu_testing_source {
 NU_API int __must_check nu_testing_source_open(unsigned node, size_t len_bytes,
 					       struct nu_testing_source *s_p);
 NU_API int __must_check nu_testing_source_read(const struct nu_testing_source *s, const void *remote);
+/* The same bytes, but in pieces of @each_bytes (a divisor of all), as a heap's extents are read. */
+NU_API int __must_check nu_testing_source_reads(const struct nu_testing_source *s, const void *remote,
+						size_t each_bytes);
+/* The limit of that where node's memory is read by verbs: READs posted by hand, @depth at a time, and polled for. -ENODEV:
+ * by another reader. Further errors as the device's. */
+NU_API int __must_check nu_testing_source_reads_bare(const struct nu_testing_source *s, size_t each_bytes,
+						     unsigned depth);
 NU_API int nu_testing_source_close(struct nu_testing_source *s);
 /* What the calling node's reader has done since its start: requests to the device, completions taken, looks for some and
  * sleeps for want of one (verbs), bytes; system calls that read another's memory (cma); queue pairs that broke, and windows

@@ -6,6 +6,7 @@
 #include "core/nu_testing.h"
 #include "ctrl/ctrl.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define SOURCES_MAX 16
@@ -174,6 +175,43 @@ NU_API int nu_testing_source_read(const struct nu_testing_source *s, const void 
 				 .at = s->local};
 
 	return nu_reader_read(s->node, &piece, 1);
+}
+
+/* In an order in which no two that lie together follow each other: else the reader may make one read of them. */
+NU_API int nu_testing_source_reads(const struct nu_testing_source *s, const void *remote, size_t each_bytes)
+{
+	size_t n = each_bytes ? s->len_bytes / each_bytes : 0;
+	struct nu_piece *pieces = n && n <= UINT32_MAX ? malloc(n * sizeof(*pieces)) : NULL;
+	int ret;
+
+	if (!pieces)
+		return n ? -ENOMEM : -EINVAL;
+	for (size_t i = 0; i < n; i++) {
+		size_t at = n % 2 || n < 4 ? i : i / 2 + i % 2 * (n / 2), off = at * each_bytes;
+
+		pieces[i] = (struct nu_piece){.local = (char *)s->local + off,
+					      .remote = (s->by_offer ? s->address : (uint64_t)remote) + off,
+					      .len_bytes = each_bytes,
+					      .rkey = s->rkey,
+					      .lane = s->lane,
+					      .at = (char *)s->local + off};
+	}
+	ret = nu_reader_read(s->node, pieces, (unsigned)n);
+	free(pieces);
+	return ret;
+}
+
+NU_API int nu_testing_source_reads_bare(const struct nu_testing_source *s, size_t each_bytes, unsigned depth)
+{
+	struct nu_piece piece = {.local = s->local,
+				 .remote = s->address,
+				 .len_bytes = s->len_bytes,
+				 .rkey = s->rkey,
+				 .lane = s->lane};
+
+	if (strcmp(nu_reader_name(s->node), nu_reader_verbs.name) != 0)
+		return -ENODEV;
+	return each_bytes && depth ? nu_verbs_read_bare(s->node, &piece, each_bytes, depth) : -EINVAL;
 }
 
 NU_API int nu_testing_source_close(struct nu_testing_source *s)

@@ -21,7 +21,7 @@ static const struct {
 	 perf_call_lat},
 	{"call_rate", "calls a second of a proclet on node 1 with -O outstanding", perf_call_rate},
 	{"closure", "a closure with -s bytes sent to a proclet, beside a call of a method", perf_closure},
-	{"read", "raw one-sided read of -s bytes from node 1, beside memcpy", perf_read},
+	{"read", "raw one-sided read of -s bytes from node 1, -O at a time, beside READs by hand (verbs) or memcpy", perf_read},
 	{"pull", "a proclet without threads moves between two nodes, beside a raw read of its bytes",
 	 perf_pull},
 	{"migrate", "a proclet with -T running threads moves, beside a raw read of its bytes", perf_migrate},

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * read, pull and migrate. The blackout is what the threads of the moved proclet see: the time in which none of them made a
+ * pull and migrate. The blackout is what the threads of the moved proclet see: the time in which none of them made a
  * step, from the last at the source to the first at the destination. They read the time stamp counter, which the
  * nodes of one host share, in their own code: a thread that is always inside the runtime can seldom be interrupted. The
  * longest time without a step from before the move until after it, whatever it was that stopped them (other work of
@@ -103,65 +103,6 @@ uint64_t mover_do_memory(struct mover *self)
 {
 	return (uint64_t)self->memory;
 }
-
-/* ---- read ---- */
-
-static int read_case(const struct perf_options *o, const struct perf_case *c)
-{
-	size_t n = c->count, warm = c->warmup, size = c->size_bytes;
-	struct perf_row row = {.test = "read",
-			       .unit = "us",
-			       .samples = perf_samples(n),
-			       .count = n,
-			       .scale = 1e-3,
-			       .size_bytes = size,
-			       .limit_name = "memcpy",
-			       .reader = nu_testing_reader(1)};
-	struct nu_testing_source source = {0};
-	struct nu_options there = {.node = NU_NODE(1)};
-	uint64_t *copies = perf_samples(n), address = 0;
-	char *from = malloc(size);
-	int ret;
-	NU_SCOPED(mover, p);
-
-	ret = from && copies && row.samples ? nu_testing_source_open(1, size, &source) : -ENOMEM;
-	if (!ret)
-		ret = mover_create(&there, size, 0, &p);
-	if (!ret)
-		ret = mover_memory(p, &address);
-	if (!ret)
-		memset(from, 2, size);
-	for (size_t i = 0; i < n + warm && !ret; i++) {
-		uint64_t start = nu_testing_mono_ns(), middle;
-
-		ret = nu_testing_source_read(&source, (void *)address);
-		middle = nu_testing_mono_ns();
-		memcpy(source.local, from, size);
-		if (i >= warm) {
-			row.samples[i - warm] = middle - start;
-			copies[i - warm] = nu_testing_mono_ns() - middle;
-		}
-	}
-	if (!ret) {
-		row.limit_samples = copies;
-		perf_report(o, &row);
-	}
-	nu_testing_source_close(&source);
-	free(from);
-	free(copies);
-	free(row.samples);
-	return ret;
-}
-
-int perf_read(const struct perf_options *o)
-{
-	struct perf_case base = {.size_bytes = 65536, .count = 200};
-	int ret = perf_need_two("read");
-
-	return ret ? ret : perf_each(o, base, read_case);
-}
-
-/* ---- pull and migrate ---- */
 
 struct move_samples {
 	uint64_t *blackout, *longest, *total, *raw;

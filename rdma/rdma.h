@@ -124,6 +124,15 @@ int __must_check nu_verbs_offer(unsigned to, const struct nu_extent *e, size_t l
 /* Its end, whether or not it was read: @to cannot read it by this any more where the device has windows. */
 void nu_verbs_withdraw(unsigned to, const struct nu_offer_piece *piece);
 
+/*
+ * For benchmarks, the limit of nu_reader_read(): reads @piece in READs of @each_bytes, at most @depth at a time, by one queue
+ * pair that nobody else uses meanwhile, polling; the calling core does nothing else. Thread context. Errors: as
+ * nu_verbs_connect(); -EIO a READ failed; -EBUSY the queue pair is in use, or has no @depth work requests; -EINVAL.
+ * verbs_bare.c
+ */
+int __must_check nu_verbs_read_bare(unsigned peer, const struct nu_piece *piece, size_t each_bytes,
+				    unsigned depth);
+
 /* What the engine has done; for benchmarks. */
 struct nu_verbs_counts {
 	uint64_t reads_posted, read_bytes, completions, polls, sleeps;

@@ -45,6 +45,11 @@ int nu_verbs_connect(unsigned peer)
 	return -ENODEV;
 }
 
+int nu_verbs_read_bare(unsigned peer, const struct nu_piece *piece, size_t each_bytes, unsigned depth)
+{
+	return -ENODEV;
+}
+
 int nu_verbs_offer(unsigned to, const struct nu_extent *e, size_t len_bytes, struct nu_offer_piece *piece_p)
 {
 	return -ENODEV;
