@@ -38,6 +38,9 @@ struct nu_testing_reads {
 	uint64_t requests, completions, polls, sleeps, bytes, syscalls, broken, windows;
 };
 NU_API void nu_testing_reads(struct nu_testing_reads *r);
+/* What a move of the calling proclet has to carry, but for stacks: *used_p bytes from *low_p on, the same on any node. -EINVAL:
+ * not in a proclet. */
+NU_API int __must_check nu_testing_heap(void **low_p, size_t *used_p);
 /* Processor time of the calling node's process so far, microseconds. */
 NU_API uint64_t nu_testing_cpu_us(void);
 /* How often cores of the calling node have gone to sleep, or tried to. */

@@ -34,6 +34,17 @@ NU_API void nu_testing_census(struct nu_testing_census *c_p)
 	nu_proclet_for_each(count_one, c_p);
 }
 
+NU_API int nu_testing_heap(void **low_p, size_t *used_p)
+{
+	struct nu_proclet *p = nu_current_proclet_fn ? nu_current_proclet_fn() : NULL;
+
+	if (!p || !p->heap)
+		return -EINVAL;
+	*low_p = nu_seg_addr(nu_id_seg(p->id));
+	*used_p = nu_heap_used_end(p->heap);
+	return 0;
+}
+
 NU_API const char *nu_testing_reader(unsigned node)
 {
 	return nu_reader_name(node);

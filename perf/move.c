@@ -29,7 +29,8 @@ NU_METHOD(mover, stop, val(uint64_t));
 NU_METHOD(mover, reset, none);
 NU_METHOD(mover, gap, val(uint64_t));
 NU_METHOD(mover, blackout, val(uint64_t));
-NU_METHOD(mover, memory, val(uint64_t));
+NU_STRUCT(load, val(uint64_t, low), val(uint64_t, len_bytes));
+NU_METHOD(mover, load, obj(load));
 
 static void run(void *arg)
 {
@@ -99,15 +100,19 @@ uint64_t mover_do_blackout(struct mover *self)
 	return self->blackout;
 }
 
-uint64_t mover_do_memory(struct mover *self)
+struct load mover_do_load(struct mover *self)
 {
-	return (uint64_t)self->memory;
+	size_t used = 0;
+	void *low = NULL;
+
+	(void)!nu_testing_heap(&low, &used);
+	return (struct load){(uint64_t)low, used};
 }
 
 struct move_samples {
 	uint64_t *blackout, *longest, *total, *raw;
-	struct nu_testing_source source; /* on node 1, as large as the heap */
-	uint64_t address;
+	struct nu_testing_source source; /* on node 1, of as many bytes as the heap has to carry */
+	struct load load;
 };
 
 /* Move @i; what its threads saw of it and what the caller waited. */
@@ -135,7 +140,7 @@ static int round_trip(struct mover_ref p, struct move_samples *s, size_t i)
 	if (ret)
 		return ret;
 	start = nu_testing_mono_ns();
-	ret = nu_testing_source_read(&s->source, (void *)s->address);
+	ret = nu_testing_source_read(&s->source, (void *)s->load.low);
 	s->raw[2 * i] = s->raw[2 * i + 1] = nu_testing_mono_ns() - start;
 	return ret ? ret : one_way(p, 0, s, 2 * i + 1);
 }
@@ -179,13 +184,13 @@ static int move_case(const struct perf_options *o, const struct perf_case *c)
 	int ret;
 	NU_SCOPED(mover, p);
 
-	ret = s.blackout && s.longest && s.total && s.raw
-		      ? nu_testing_source_open(1, c->size_bytes, &s.source)
-		      : -ENOMEM;
+	ret = s.blackout && s.longest && s.total && s.raw ? 0 : -ENOMEM;
 	if (!ret)
 		ret = mover_create(&here, c->size_bytes, c->threads, &p);
 	if (!ret)
-		ret = mover_memory(p, &s.address);
+		ret = mover_load(p, &s.load);
+	if (!ret)
+		ret = nu_testing_source_open(1, s.load.len_bytes, &s.source);
 	for (size_t i = 0; i < trips && !ret; i++)
 		ret = round_trip(p, &s, i);
 	if (!ret)

@@ -217,7 +217,7 @@ static void abort_run(void *self, void *args, void *result, struct nu_out *out)
 }
 NU_NODE_METHOD(nu_abort_method, "abort", abort_run, struct nu_move_id_args, NULL, 0);
 
-static void settle(struct nu_proclet *p, uint64_t from);
+static bool settle(struct nu_proclet *p, uint64_t from);
 
 /* ---- hand-over ---- */
 
@@ -396,10 +396,11 @@ NU_NODE_METHOD(nu_handover_method, "hand-over", handover_run, struct nu_handover
 
 /* ---- relinquished ---- */
 
-/* What is done while the proclet runs freely again; the mover hears when the controller knows. */
-static void settle_books(struct nu_proclet *p)
+/* What is done while the proclet runs freely again; the mover hears when the controller knows. Return: whether it does. */
+static bool settle_books(struct nu_proclet *p)
 {
 	uint64_t id = 0, location = 0;
+	bool told;
 
 	nu_lock_acquire(&p->lock);
 	if (p->head) {
@@ -408,21 +409,22 @@ static void settle_books(struct nu_proclet *p)
 	}
 	nu_lock_release(&p->lock);
 	if (!id)
-		return; /* it has gone on already; the next place tells the controller */
+		return false; /* it has gone on already; the next place tells the controller */
 	(void)nu_fault(NU_FAULT_MOVE_RELINQUISHED);
-	(void)!nu_move_ops.end(id, nu_node.self, location, true); /* the controller died: it asks the nodes */
+	told = !nu_move_ops.end(id, nu_node.self, location, true); /* the controller died: it asks the nodes */
 	(void)nu_fault(NU_FAULT_MOVE_SETTLED);
 	nu_held_release(p);
 	nu_lost_recheck(p);
 	nu_move_check_refs(p);
+	return told;
 }
 
-static void settle(struct nu_proclet *p, uint64_t from)
+static bool settle(struct nu_proclet *p, uint64_t from)
 {
 	nu_lock_acquire(&p->lock);
 	if (!p->hold_output || p->moved_from != from) {
 		nu_lock_release(&p->lock);
-		return;
+		return false;
 	}
 	__atomic_store_n(&p->hold_output, false, __ATOMIC_RELEASE); /* looked at without the lock first */
 	while (!nu_list_empty(&p->output_waiters)) {
@@ -432,7 +434,7 @@ static void settle(struct nu_proclet *p, uint64_t from)
 		nu_thread_ready(t);
 	}
 	nu_lock_release(&p->lock);
-	settle_books(p);
+	return settle_books(p);
 }
 
 static void relinquish_run(void *self, void *args, void *result, struct nu_out *out)
@@ -440,9 +442,7 @@ static void relinquish_run(void *self, void *args, void *result, struct nu_out *
 	struct nu_move_id_args *a = args;
 	struct nu_proclet *p = nu_proclet_lookup(a->id);
 
-	*(int *)result = p ? 0 : -ESTALE;
-	if (p)
-		settle(p, p->moved_from);
+	*(int *)result = p ? !settle(p, p->moved_from) : -ESTALE;
 }
 NU_NODE_METHOD(nu_relinquish_method, "relinquish", relinquish_run, struct nu_move_id_args, NULL, 0);
 

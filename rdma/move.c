@@ -183,7 +183,10 @@ static bool commit(struct nu_proclet *p, unsigned to, uint64_t location)
 	return alive;
 }
 
-/* The destination runs it: what is left of it here is a note where it went. */
+/*
+ * The destination runs it: what is left of it here is a note where it went. Return: 0 when the controller knows, which the
+ * destination has told; 1 if that is not sure; -errno.
+ */
 static int let_go(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t location, struct nu_offer *offer)
 {
 	int err;
@@ -191,7 +194,7 @@ static int let_go(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t locat
 	drop_threads(p);
 	(void)nu_fault(NU_FAULT_MOVE_NOTED);
 	err = tell(to, &nu_relinquish_method, id);
-	if (err) /* it died after it had pulled: the proclet died with it */
+	if (err < 0) /* it died after it had pulled: the proclet died with it */
 		nu_warn("proclet %#lx moved to node %u, which did not confirm: %s", (unsigned long)id, to,
 			nu_strerror(err));
 	(void)nu_fault(NU_FAULT_MOVE_CONFIRMED);
@@ -374,10 +377,10 @@ int nu_move_out(uint64_t id, unsigned to)
 	if (!ret) {
 		ret = let_go(p, id, to, location, &offer);
 		nu_stat_add(nu_core_self(), NU_STAT_MOVES_OUT, 1);
-		/* Reported by the destination too, but that may still be under way when our caller looks. */
-		(void)!nu_move_ops.end(id, to, location, true);
+		if (ret)
+			(void)!nu_move_ops.end(id, to, location, true);
 		(void)nu_fault(NU_FAULT_MOVE_ENDED);
-		return ret;
+		return ret < 0 ? ret : 0;
 	}
 abort:
 	(void)nu_fault(NU_FAULT_MOVE_UNDONE);
