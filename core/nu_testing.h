@@ -41,6 +41,9 @@ NU_API void nu_testing_reads(struct nu_testing_reads *r);
 /* What a move of the calling proclet has to carry, but for stacks: *used_p bytes from *low_p on, the same on any node. -EINVAL:
  * not in a proclet. */
 NU_API int __must_check nu_testing_heap(void **low_p, size_t *used_p);
+/* Does now what the calling node does of its pool's memory in the background, four times a second: the reserve is filled up,
+ * what is beyond it given back. */
+NU_API void nu_testing_settle(void);
 /* Processor time of the calling node's process so far, microseconds. */
 NU_API uint64_t nu_testing_cpu_us(void);
 /* How often cores of the calling node have gone to sleep, or tried to. */

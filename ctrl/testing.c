@@ -34,6 +34,13 @@ NU_API void nu_testing_census(struct nu_testing_census *c_p)
 	nu_proclet_for_each(count_one, c_p);
 }
 
+NU_API void nu_testing_settle(void)
+{
+	while (nu_pool_trim())
+		;
+	(void)!nu_pool_refill(0); /* without memory for it there is less of it */
+}
+
 NU_API int nu_testing_heap(void **low_p, size_t *used_p)
 {
 	struct nu_proclet *p = nu_current_proclet_fn ? nu_current_proclet_fn() : NULL;

@@ -11,13 +11,15 @@
 #define MOVES 100
 
 NU_STRUCT(cost, val(uint64_t, cpu_us), val(uint64_t, messages), val(uint64_t, requests),
-	  val(uint64_t, completions), val(uint64_t, polls), val(uint64_t, sleeps), val(uint64_t, syscalls));
+	  val(uint64_t, completions), val(uint64_t, polls), val(uint64_t, sleeps), val(uint64_t, syscalls),
+	  val(uint64_t, windows));
 
 struct meter {
 	uint64_t dummy;
 };
 NU_CLASS(meter);
 NU_METHOD(meter, look, obj(cost));
+NU_METHOD(meter, settle, none);
 
 struct parcel {
 	char *memory;
@@ -43,7 +45,13 @@ struct cost meter_do_look(struct meter *self)
 		.polls = r.polls,
 		.sleeps = r.sleeps,
 		.syscalls = r.syscalls,
+		.windows = r.windows,
 	};
+}
+
+void meter_do_settle(struct meter *self)
+{
+	nu_testing_settle();
 }
 
 int parcel_init(struct parcel *self, uint64_t size_bytes)
@@ -82,9 +90,13 @@ static void report(const struct perf_options *o, const struct perf_case *c, cons
 	line(o, c, "cost completion polls", "count", to[1].polls - to[0].polls);
 	line(o, c, "cost completion sleeps", "count", to[1].sleeps - to[0].sleeps);
 	line(o, c, "cost read syscalls", "count", to[1].syscalls - to[0].syscalls);
+	line(o, c, "cost windows bound", "count", from[1].windows - from[0].windows);
 }
 
-/* One proclet at a time, so that any size fits; made and ended outside of what is counted. */
+/*
+ * One proclet at a time, so that any size fits; made and ended outside of what is counted, and so is what that brings about:
+ * both nodes fill up their reserves before.
+ */
 static int move_one(const struct perf_case *c, const struct meter_ref *meters, struct cost sums[2][2])
 {
 	struct nu_options there = {.node = NU_NODE(1)};
@@ -93,6 +105,8 @@ static int move_one(const struct perf_case *c, const struct meter_ref *meters, s
 	NU_SCOPED(parcel, p);
 
 	ret = parcel_create(&there, c->size_bytes, &p);
+	for (unsigned n = 0; n < 2 && !ret; n++)
+		ret = meter_settle(meters[n]);
 	for (unsigned n = 0; n < 2 && !ret; n++)
 		ret = meter_look(meters[n], &now[n][0]);
 	if (!ret)
