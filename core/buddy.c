@@ -184,12 +184,9 @@ bool nu_buddy_take(unsigned order, enum nu_take how, struct nu_block *b_p)
 	return true;
 }
 
-void nu_buddy_give(const struct nu_block *b)
+/* @n: a power of two, @at a multiple of it. */
+static void give_aligned(struct nu_chunk *c, unsigned at, unsigned n)
 {
-	struct nu_chunk *c = b->chunk;
-	unsigned at = b->at, n = b->n;
-
-	NU_ASSERT(c->taken >= n);
 	nu_pool.free_bytes += (size_t)n << NU_POOL_UNIT_SHIFT;
 	nu_pool.backed_free_bytes += (size_t)count_backed(c, at, n) << NU_POOL_UNIT_SHIFT;
 	while (n < c->nunits) {
@@ -201,6 +198,20 @@ void nu_buddy_give(const struct nu_block *b)
 		n <<= 1;
 	}
 	list_block(c, at, (unsigned)__builtin_ctz(n));
+}
+
+void nu_buddy_give(const struct nu_block *b)
+{
+	struct nu_chunk *c = b->chunk;
+	unsigned at = b->at, end = b->at + b->n, n;
+
+	NU_ASSERT(c->taken >= b->n);
+	for (; at < end; at += n) {
+		n = at ? at & -at : c->nunits;
+		while (n > end - at)
+			n /= 2;
+		give_aligned(c, at, n);
+	}
 	c->taken -= b->n;
 	if (!c->taken)
 		nu_list_add_tail(&nu_pool.idle, &c->idle);

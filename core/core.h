@@ -304,7 +304,7 @@ void nu_fds_close_new_on_exec(struct nu_fds *set);
 struct nu_extent {
 	void *home;	  /* address in the pool: what a memory region covers */
 	void *at;	  /* where its pages are now: home or the segment */
-	size_t len_bytes; /* power of two, >= NU_EXTENT_MIN_BYTES */
+	size_t len_bytes; /* a multiple of NU_EXTENT_MIN_BYTES; but for tails a power of two */
 };
 #define NU_EXTENT_MIN_BYTES ((size_t)64 << 10)
 #define NU_EXTENTS_MAX	    24 /* per heap */
@@ -327,6 +327,11 @@ void nu_pool_fini(void);
  * Errors: -ENOMEM budget, or address space. Any kernel thread; leaf lock inside.
  */
 int __must_check nu_extent_get(size_t len_bytes, bool zero, bool prefault, struct nu_extent *e_p);
+/*
+ * The part behind @skip_bytes of a block of @block_bytes (a power of two, up to a chunk); the rest stays in the pool. So a
+ * home lies to such a boundary as the place that is to be filled up to one. Errors: as nu_extent_get(); -EINVAL.
+ */
+int __must_check nu_extent_get_tail(size_t block_bytes, size_t skip_bytes, bool zero, struct nu_extent *e_p);
 /* Moves the pages to @at (in a segment; must be unmapped there) without touching them: mremap. -ENOMEM: map limit. */
 int __must_check nu_extent_install(struct nu_extent *e, void *at);
 /* Moves the pages back home (if installed) and gives the extent back. Idle whole chunks return to the system. */

@@ -415,7 +415,23 @@ static int block_prepare(const struct nu_block *b, bool zero, bool prefault)
 	return err;
 }
 
-static int get_block(size_t len, bool zero, bool prefault, void **home_p)
+/* Takes a block, and gives its first units back. Lock held. */
+static bool take_tail(unsigned order, unsigned skip, enum nu_take how, struct nu_block *b_p)
+{
+	struct nu_block head;
+
+	if (!nu_buddy_take(order, how, b_p))
+		return false;
+	head = (struct nu_block){b_p->chunk, b_p->at, skip};
+	if (skip)
+		nu_buddy_give(&head);
+	b_p->at += skip;
+	b_p->n -= skip;
+	return true;
+}
+
+/* Of a block of @len bytes what is behind @skip. */
+static int get_block(size_t len, size_t skip, bool zero, bool prefault, void **home_p)
 {
 	unsigned order = (unsigned)__builtin_ctzl(len >> NU_POOL_UNIT_SHIFT);
 	struct nu_block b;
@@ -426,7 +442,7 @@ static int get_block(size_t len, bool zero, bool prefault, void **home_p)
 
 	for (;;) {
 		nu_lock_acquire(&nu_pool.lock);
-		taken = nu_buddy_take(order, how, &b);
+		taken = take_tail(order, (unsigned)(skip >> NU_POOL_UNIT_SHIFT), how, &b);
 		nu_lock_release(&nu_pool.lock);
 		if (taken)
 			break;
@@ -469,33 +485,47 @@ static int get_large(size_t len, bool prefault, void **home_p)
 	return 0;
 }
 
+/* Of @len bytes, a power of two, what is behind @skip. */
+static int get_extent(size_t len, size_t skip, bool zero, bool prefault, struct nu_extent *e_p)
+{
+	void *home;
+	int err = nu_fault(NU_FAULT_EXTENT);
+
+	if (!err)
+		err = charge(len - skip);
+	if (err)
+		return err;
+	if (len <= nu_pool.chunk_bytes)
+		err = get_block(len, skip, zero, prefault, &home);
+	else
+		err = get_large(len, prefault, &home);
+	if (err) {
+		nu_lock_acquire(&nu_pool.lock);
+		uncharge(len - skip);
+		nu_lock_release(&nu_pool.lock);
+		return err;
+	}
+	*e_p = (struct nu_extent){.home = home, .at = home, .len_bytes = len - skip};
+	return 0;
+}
+
 int nu_extent_get(size_t len_bytes, bool zero, bool prefault, struct nu_extent *e_p)
 {
 	size_t len = NU_EXTENT_MIN_BYTES;
-	void *home;
-	int err;
 
 	if (!len_bytes || len_bytes > NU_SEG_MAX_BYTES)
 		return -EINVAL;
 	while (len < len_bytes)
 		len *= 2;
-	err = nu_fault(NU_FAULT_EXTENT);
-	if (!err)
-		err = charge(len);
-	if (err)
-		return err;
-	if (len <= nu_pool.chunk_bytes)
-		err = get_block(len, zero, prefault, &home);
-	else
-		err = get_large(len, prefault, &home);
-	if (err) {
-		nu_lock_acquire(&nu_pool.lock);
-		uncharge(len);
-		nu_lock_release(&nu_pool.lock);
-		return err;
-	}
-	*e_p = (struct nu_extent){.home = home, .at = home, .len_bytes = len};
-	return 0;
+	return get_extent(len, 0, zero, prefault, e_p);
+}
+
+int nu_extent_get_tail(size_t block_bytes, size_t skip_bytes, bool zero, struct nu_extent *e_p)
+{
+	if (block_bytes < NU_EXTENT_MIN_BYTES || block_bytes > nu_pool.chunk_bytes ||
+	    block_bytes & (block_bytes - 1) || skip_bytes % NU_EXTENT_MIN_BYTES || skip_bytes >= block_bytes)
+		return -EINVAL;
+	return get_extent(block_bytes, skip_bytes, zero, false, e_p);
 }
 
 /* A look that costs two system calls, for when something is wrong (NU_LOG=debug): callers know that nothing is there. */

@@ -69,6 +69,7 @@ void nu_buddy_add(struct nu_chunk *c);
 /* Takes an idle chunk's only block out of the lists. */
 void nu_buddy_remove(struct nu_chunk *c);
 bool nu_buddy_take(unsigned order, enum nu_take how, struct nu_block *b_p);
+/* Any run of units that are taken: a block, or a part of one. */
 void nu_buddy_give(const struct nu_block *b);
 /* Units of the chunk that are backed. */
 unsigned nu_buddy_backed(const struct nu_chunk *c);

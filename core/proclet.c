@@ -13,38 +13,27 @@ static void *base_of(const struct nu_proclet *p)
 	return nu_seg_addr(nu_id_seg(p->id));
 }
 
-/* Takes one more extent for the end of the row. */
-static int extent_add(struct nu_proclet *p, size_t len_bytes, bool zero, bool prefault)
-{
-	struct nu_extent *e = &p->extents[p->nextents];
-	int ret;
-
-	if (p->nextents == NU_EXTENTS_MAX) {
-		nu_err("proclet %#lx: its heap is in %u pieces already, the most there can be",
-		       (unsigned long)p->id, NU_EXTENTS_MAX);
-		return -ENOMEM;
-	}
-	ret = nu_extent_get(len_bytes, zero, prefault, e);
-	if (ret)
-		return ret;
-	p->nextents++;
-	return 0;
-}
-
 #define ONE_PIECE_BYTES NU_MIB
 #define TABLE_BYTES	(2 * NU_MIB) /* what a page table covers */
 
+/* Room for one more at the end of the row, or NULL. */
+static struct nu_extent *next_extent(struct nu_proclet *p)
+{
+	if (p->nextents < NU_EXTENTS_MAX)
+		return &p->extents[p->nextents];
+	nu_err("proclet %#lx: its heap is in %u pieces already, the most there can be", (unsigned long)p->id,
+	       NU_EXTENTS_MAX);
+	return NULL;
+}
+
 /*
- * How long the next extent is, of which @left bytes or more are wanted. Growing, from @at bytes on: one that holds all, so
- * that a heap which doubles has few of them. Arriving: powers of two from the largest down. Either way what is large lies
- * so that mremap moves whole page tables: page by page it takes longer than all the rest of a move at its source.
+ * How long the next extent is, of which @left bytes or more are wanted. Growing: one that holds all, so that a heap which
+ * doubles has few of them. Arriving: powers of two from the largest down.
  */
-static size_t piece_bytes(size_t left, bool growing, size_t at, size_t room)
+static size_t piece_bytes(size_t left, bool growing, size_t room)
 {
 	size_t piece = NU_EXTENT_MIN_BYTES;
 
-	if (growing && left >= 2 * TABLE_BYTES && at % TABLE_BYTES)
-		return at & -at;
 	while (piece * 2 <= left)
 		piece *= 2;
 	/* A small one in a single piece: each costs a system call while the proclet stands still. */
@@ -55,20 +44,31 @@ static size_t piece_bytes(size_t left, bool growing, size_t at, size_t room)
 	return piece;
 }
 
+/*
+ * What is large shall lie so that mremap moves whole page tables: page by page it takes longer than all the rest of a move at
+ * its source. So it begins where one does, and what is before that is filled up by a single extent.
+ */
+static int get_grown(struct nu_proclet *p, size_t want_bytes, struct nu_extent *e)
+{
+	size_t room = p->head ? p->head->capacity_bytes : want_bytes;
+	size_t at = p->mapped_bytes, left = want_bytes - at;
+
+	if (left >= 2 * TABLE_BYTES && at % TABLE_BYTES)
+		return nu_extent_get_tail(TABLE_BYTES, at % TABLE_BYTES, true, e);
+	return nu_extent_get(piece_bytes(left, true, room - at), true, false, e);
+}
+
 int nu_proclet_map(void *proclet, size_t want_bytes, size_t *mapped_p)
 {
 	struct nu_proclet *p = proclet;
-	size_t room = p->head ? p->head->capacity_bytes : want_bytes;
-	int ret;
 
 	while (p->mapped_bytes < want_bytes) {
-		size_t piece = piece_bytes(want_bytes - p->mapped_bytes, true, p->mapped_bytes,
-					   room - p->mapped_bytes);
-		struct nu_extent *e = &p->extents[p->nextents];
+		struct nu_extent *e = next_extent(p);
+		int ret = e ? get_grown(p, want_bytes, e) : -ENOMEM;
 
-		ret = extent_add(p, piece, true, false);
 		if (ret)
 			return ret;
+		p->nextents++;
 		ret = nu_extent_install(e, (char *)base_of(p) + p->mapped_bytes);
 		if (ret) {
 			nu_extent_put(e);
@@ -88,12 +88,13 @@ int nu_proclet_reserve(struct nu_proclet *p, size_t len_bytes)
 	for (unsigned i = 0; i < p->nextents; i++)
 		have += p->extents[i].len_bytes;
 	while (have < len_bytes) {
-		size_t piece = piece_bytes(len_bytes - have, false, have, 0);
-		int ret = extent_add(p, piece, false, true);
+		struct nu_extent *e = next_extent(p);
+		int ret = e ? nu_extent_get(piece_bytes(len_bytes - have, false, 0), false, true, e) : -ENOMEM;
 
 		if (ret)
 			return ret;
-		have += p->extents[p->nextents - 1].len_bytes;
+		p->nextents++;
+		have += e->len_bytes;
 	}
 	return 0;
 }
