@@ -2,7 +2,9 @@
 /*
  * What moves cost besides time: processor time of the source and of the destination, messages, and what the reader did, for
  * each move. Proclets go from node 1, which has nothing else to do, to node 0. Processor time is the processes' own
- * (getrusage): what the kernel does for a soft-RoCE device in its interrupts is not in it.
+ * (getrusage): what the kernel does for a soft-RoCE device in its interrupts is not in it. A node that does nothing uses
+ * some, too (it looks at its memory four times a second, and both looks here are calls): how much in the same time, with
+ * the same looks, is the row "source cpu idle".
  */
 #include "perf.h"
 
@@ -78,10 +80,18 @@ static void line(const struct perf_options *o, const struct perf_case *c, const 
 	perf_report(o, &row);
 }
 
-static void report(const struct perf_options *o, const struct perf_case *c, const struct cost *from,
-		   const struct cost *to)
+/* Looks at both nodes, before (0) and after (1). */
+struct sums {
+	struct cost of[2][2];
+	uint64_t idle_us;
+};
+
+static void report(const struct perf_options *o, const struct perf_case *c, const struct sums *s)
 {
+	const struct cost *from = s->of[1], *to = s->of[0];
+
 	line(o, c, "cost source cpu", "us", from[1].cpu_us - from[0].cpu_us);
+	line(o, c, "cost source cpu idle", "us", s->idle_us);
 	line(o, c, "cost destination cpu", "us", to[1].cpu_us - to[0].cpu_us);
 	line(o, c, "cost messages", "count",
 	     from[1].messages - from[0].messages + to[1].messages - to[0].messages);
@@ -97,37 +107,66 @@ static void report(const struct perf_options *o, const struct perf_case *c, cons
  * One proclet at a time, so that any size fits; made and ended outside of what is counted, and so is what that brings about:
  * both nodes fill up their reserves before.
  */
-static int move_one(const struct perf_case *c, const struct meter_ref *meters, struct cost sums[2][2])
+static int look_at_both(const struct meter_ref *meters, struct cost now[2])
+{
+	int ret = meter_look(meters[0], &now[0]);
+
+	return ret ? ret : meter_look(meters[1], &now[1]);
+}
+
+static void add(struct cost *sum, const struct cost *c)
+{
+	const uint64_t *from = (const uint64_t *)c;
+	uint64_t *to = (uint64_t *)sum;
+
+	for (unsigned i = 0; i < sizeof(*c) / sizeof(*from); i++)
+		to[i] += from[i];
+}
+
+static int idle_for(uint64_t ns, const struct meter_ref *meters, uint64_t *us_p)
+{
+	struct cost before[2], after[2];
+	int ret = look_at_both(meters, before);
+
+	if (ret)
+		return ret;
+	nu_sleep_us(ns / 1000);
+	ret = look_at_both(meters, after);
+	*us_p += after[1].cpu_us - before[1].cpu_us;
+	return ret;
+}
+
+static int move_one(const struct perf_case *c, const struct meter_ref *meters, struct sums *s)
 {
 	struct nu_options there = {.node = NU_NODE(1)};
-	struct cost now[2][2];
+	struct cost before[2], after[2];
+	uint64_t start, took;
 	int ret;
 	NU_SCOPED(parcel, p);
 
 	ret = parcel_create(&there, c->size_bytes, &p);
 	for (unsigned n = 0; n < 2 && !ret; n++)
 		ret = meter_settle(meters[n]);
-	for (unsigned n = 0; n < 2 && !ret; n++)
-		ret = meter_look(meters[n], &now[n][0]);
+	if (!ret)
+		ret = look_at_both(meters, before);
+	start = nu_testing_mono_ns();
 	if (!ret)
 		ret = nu_migrate(p.ref, 0);
-	for (unsigned n = 0; n < 2 && !ret; n++)
-		ret = meter_look(meters[n], &now[n][1]);
-	for (unsigned n = 0; n < 2 && !ret; n++) {
-		for (unsigned k = 0; k < 2; k++) {
-			const uint64_t *v = (const uint64_t *)&now[n][k];
-			uint64_t *sum = (uint64_t *)&sums[n][k];
-
-			for (unsigned i = 0; i < sizeof(struct cost) / sizeof(*v); i++)
-				sum[i] += v[i];
-		}
+	took = nu_testing_mono_ns() - start;
+	if (!ret)
+		ret = look_at_both(meters, after);
+	if (ret)
+		return ret;
+	for (unsigned n = 0; n < 2; n++) {
+		add(&s->of[n][0], &before[n]);
+		add(&s->of[n][1], &after[n]);
 	}
-	return ret;
+	return idle_for(took, meters, &s->idle_us);
 }
 
 static int cost_case(const struct perf_options *o, const struct perf_case *c)
 {
-	struct cost sums[2][2] = {{{0}}};
+	struct sums sums = {0};
 	int ret = 0;
 	NU_SCOPED(meter, at0);
 	NU_SCOPED(meter, at1);
@@ -136,9 +175,9 @@ static int cost_case(const struct perf_options *o, const struct perf_case *c)
 	if (!ret)
 		ret = meter_create(&(struct nu_options){.node = NU_NODE(1), .pinned = true}, &at1);
 	for (size_t i = 0; i < c->count && !ret; i++)
-		ret = move_one(c, (struct meter_ref[]){at0, at1}, sums);
+		ret = move_one(c, (struct meter_ref[]){at0, at1}, &sums);
 	if (!ret)
-		report(o, c, sums[1], sums[0]);
+		report(o, c, &sums);
 	return ret;
 }
 
