@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """nu_ctl against a running job of three nodes; the accumulator on one, two and three nodes.
 
-usage: operate.py NU_LAUNCH NU_CTL SERVE ACCUMULATOR
+usage: operate.py NU_LAUNCH NU_CTL SERVE ACCUMULATOR [OPTION OF NU_LAUNCH...]
 """
 import os
 import re
@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 launch, ctl_path, serve, accumulator = sys.argv[1:5]
+options = sys.argv[5:]
 passed = failed = 0
 
 
@@ -109,7 +110,7 @@ def steer():
 
 with tempfile.TemporaryDirectory() as tmp:
     end = os.path.join(tmp, "end")
-    job = subprocess.Popen([launch, "-n", "3", "--cores", "1", "--no-prefix", "--time-out", "60", serve, end],
+    job = subprocess.Popen([launch, "-n", "3", "--cores", "1", "--no-prefix", "--time-out", "60", *options, serve, end],
                            stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
     try:
         steer()
@@ -123,7 +124,7 @@ with tempfile.TemporaryDirectory() as tmp:
 want = run(accumulator)
 check(want.returncode == 0 and want.stdout.startswith("10\n15\n"), f"accumulator alone: {want.stdout}{want.stderr}")
 for n in ("1", "2", "3"):
-    r = run(launch, "-n", n, "--cores", "1", "--no-prefix", accumulator)
+    r = run(launch, "-n", n, "--cores", "1", "--no-prefix", *options, accumulator)
     check((r.returncode, r.stdout, r.stderr) == (0, want.stdout, ""), f"accumulator on {n}: {r}")
 
 print(f"{passed} passed, {failed} failed")

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-BUILD = pathlib.Path(sys.argv[1])
+BUILD, SOURCE = pathlib.Path(sys.argv[1]), pathlib.Path(__file__).resolve().parents[2]
 LAUNCH, INFO, KVSTORE = BUILD / "ctrl/nu_launch", BUILD / "ctrl/nu_info", BUILD / "samples/kvstore"
 UNITS = [BUILD / "tests" / f"test_rdma_{name}" for name in ("verbs", "verbs_faults")]
 tests = {"one": [], "two": []}
@@ -134,6 +134,31 @@ def moves_by_reads():
     """what moves refuse, heaps that grow, a node without room, drains: with heaps of up to 4 MiB, since larger ones take minutes"""
     need_verbs()
     only_verbs(cluster("move", 4, options=["-n", "2", "--cores", "2"]))
+
+
+@test("one")
+def synchronisation_by_reads():
+    """threads that wait for one another and for timers, on both sides of moves by RDMA READ"""
+    need_verbs()
+    only_verbs(cluster("sync", options=["-n", "3"]), nodes=3)
+
+
+@test("one")
+def references_by_reads():
+    """counts of references to proclets that are moved by RDMA READ meanwhile"""
+    need_verbs()
+    only_verbs(cluster("refs", options=["-n", "3"]), nodes=3)
+
+
+@test("one")
+def steered_by_nu_ctl():
+    """nu_ctl's moves, drains and restores of a job that reads so"""
+    need_verbs()
+    before = sent()
+    text = output("python3", SOURCE / "tests/cluster/operate.py", LAUNCH, BUILD / "ctrl/nu_ctl", BUILD / "tests/cluster/cluster_serve",
+                  BUILD / "samples/accumulator", "--reader", "verbs", "--mem", "256M", env={"NU_LOG": "error"}, limit=200)
+    check(re.search(r"^\d+ passed, 0 failed$", text, re.M), text)
+    check(sent() - before > 20, f"the device sent {sent() - before} packets in 20 moves")
 
 
 @test("one")
