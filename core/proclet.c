@@ -89,7 +89,8 @@ int nu_proclet_reserve(struct nu_proclet *p, size_t len_bytes)
 		have += p->extents[i].len_bytes;
 	while (have < len_bytes) {
 		struct nu_extent *e = next_extent(p);
-		int ret = e ? nu_extent_get(piece_bytes(len_bytes - have, false, 0), false, true, e) : -ENOMEM;
+		int ret =
+			e ? nu_extent_get(piece_bytes(len_bytes - have, false, 0), false, true, e) : -ENOMEM;
 
 		if (ret)
 			return ret;

@@ -411,7 +411,8 @@ static bool settle_books(struct nu_proclet *p)
 	if (!id)
 		return false; /* it has gone on already; the next place tells the controller */
 	(void)nu_fault(NU_FAULT_MOVE_RELINQUISHED);
-	told = !nu_move_ops.end(id, nu_node.self, location, true); /* the controller died: it asks the nodes */
+	told = !nu_move_ops.end(id, nu_node.self, location,
+				true); /* the controller died: it asks the nodes */
 	(void)nu_fault(NU_FAULT_MOVE_SETTLED);
 	nu_held_release(p);
 	nu_lost_recheck(p);

@@ -133,6 +133,53 @@ Test(pool, rounds_up_to_powers_of_two)
 	cr_expect_eq(stats().used_bytes, 0);
 }
 
+/* What is behind the skipped part of a block is an extent like any other; what was skipped is there for others. */
+Test(pool, tails)
+{
+	struct nu_extent tail, e[3], whole;
+	char *block;
+
+	start(NU_GIB, 2 * NU_MIB, 2 * NU_MIB);
+	cr_assert_eq(nu_extent_get_tail(2 * NU_MIB, 192 * NU_KIB, true, &tail), 0);
+	cr_expect_eq(tail.len_bytes, 2 * NU_MIB - 192 * NU_KIB);
+	cr_expect_eq(stats().used_bytes, tail.len_bytes);
+	cr_expect_eq((uintptr_t)tail.home % (2 * NU_MIB), 192 * NU_KIB);
+	cr_expect(all_bytes(tail.home, tail.len_bytes, 0));
+	memset(tail.home, 7, tail.len_bytes);
+	block = (char *)tail.home - 192 * NU_KIB;
+	for (int i = 0; i < 3; i++) {
+		e[i] = get(64 * NU_KIB, false, false);
+		memset(e[i].home, i, e[i].len_bytes);
+		cr_expect((char *)e[i].home >= block && (char *)e[i].home < (char *)tail.home,
+			  "what was skipped has gone");
+	}
+	cr_expect_eq(stats().chunks, 1);
+	cr_expect(all_bytes(tail.home, tail.len_bytes, 7), "an extent lies over it");
+	for (int i = 0; i < 3; i += 2)
+		nu_extent_put(&e[i]);
+	nu_extent_put(&tail);
+	nu_extent_put(&e[1]);
+	cr_expect_eq(stats().used_bytes, 0);
+	whole = get(2 * NU_MIB, false, true);
+	cr_expect_eq(whole.home, block, "the block is not whole again");
+	cr_expect_eq(stats().chunks, 1);
+	nu_extent_put(&whole);
+}
+
+Test(pool, tails_have_bounds)
+{
+	struct nu_extent e;
+
+	start(4 * NU_MIB, 2 * NU_MIB, 0);
+	cr_expect_eq(nu_extent_get_tail(4 * NU_MIB, 0, true, &e), -EINVAL, "more than a chunk");
+	cr_expect_eq(nu_extent_get_tail(NU_MIB, NU_MIB, true, &e), -EINVAL);
+	cr_expect_eq(nu_extent_get_tail(NU_MIB, 4096, true, &e), -EINVAL);
+	cr_expect_eq(nu_extent_get_tail(NU_MIB + 64 * NU_KIB, 0, true, &e), -EINVAL);
+	cr_assert_eq(nu_extent_get_tail(2 * NU_MIB, NU_MIB, true, &e), 0);
+	nu_extent_put(&e);
+	cr_expect_eq(stats().used_bytes, 0);
+}
+
 /* A chunk fills up with the smallest extents; when all are back it holds one as large as itself again. */
 Test(pool, splits_and_merges)
 {
@@ -599,7 +646,14 @@ static void *worker(void *arg)
 		}
 		size_t len = (size_t)64 * NU_KIB << (unsigned)rand_r(&seed) % 7;
 		bool zero = rand_r(&seed) & 1;
-		cr_assert_eq(nu_extent_get(len, zero, rand_r(&seed) & 1, &e[k]), 0);
+		if (len <= 2 * NU_MIB && !(rand_r(&seed) & 3)) {
+			size_t skip =
+				(unsigned)rand_r(&seed) % (len / NU_EXTENT_MIN_BYTES) * NU_EXTENT_MIN_BYTES;
+
+			cr_assert_eq(nu_extent_get_tail(len, skip, zero, &e[k]), 0);
+		} else {
+			cr_assert_eq(nu_extent_get(len, zero, rand_r(&seed) & 1, &e[k]), 0);
+		}
 		if (rand_r(&seed) & 1)
 			cr_assert_eq(nu_extent_install(&e[k], at[k]), 0);
 		if (zero)
