@@ -19,7 +19,7 @@ import struct
 import gdb
 import gdb.unwinder
 
-PREEMPT_SIGNAL = "SIG37"  # SIGRTMIN + 3 of the GNU C library
+PREEMPT_SIGNAL = "SIGURG"
 
 # By what gdb calls the architecture: stack pointer, program counter, registers of a saved context with their offsets
 # from it, its size (switch-ARCH.S).

@@ -16,7 +16,8 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define PREEMPT_SIGNAL (SIGRTMIN + 3)
+/* Ignored by default: a program that resets the handlers of all signals is not killed by it. Debuggers let it pass, too. */
+#define PREEMPT_SIGNAL SIGURG
 #define STUCK_TICKS    4
 #define UNHEARD_TICKS  100
 #define SAY_NS_MIN     500000000u
@@ -115,11 +116,9 @@ void nu_preempt_say_stuck(const struct nu_core *c, const struct nu_thread *t, co
 		return;
 	if (is_blocked(c)) {
 		nu_warn("proclet %#lx: its thread %p%s%s%s%s cannot be interrupted, since the program has "
-			"blocked "
-			"signal %d (SIGRTMIN+3) on core %u; %s",
+			"blocked SIGURG on core %u; %s",
 			(unsigned long)t->proclet_id, (const void *)t, m ? ", method " : "",
-			m ? m->class_name : "", m ? "." : "", m ? m->name : "", PREEMPT_SIGNAL, c->index,
-			hinders);
+			m ? m->class_name : "", m ? "." : "", m ? m->name : "", c->index, hinders);
 		return;
 	}
 	if (pc)
@@ -140,7 +139,7 @@ static int catch_signal(struct sigaction *old_p)
 	return NU_SAN_SIGACTION(PREEMPT_SIGNAL, &sa, old_p) ? -nu_sys_errno : 0;
 }
 
-/* Before each signal: with another handler no thread could be moved, and with none the process would end. */
+/* Before each signal: with another handler, or none, no thread could be moved. */
 static void keep_handler(void)
 {
 	static atomic_bool said;
@@ -152,16 +151,14 @@ static void keep_handler(void)
 	for (unsigned i = 0; i < nu_sched.ncores; i++) /* what the other one took */
 		atomic_store(&nu_sched.cores[i]->signalled, false);
 	if (!atomic_exchange(&said, true))
-		nu_warn("the program has replaced the handler of signal %d (SIGRTMIN+3), by which threads "
-			"are "
-			"interrupted: ours is put back",
-			PREEMPT_SIGNAL);
+		nu_warn("the program has replaced the handler of SIGURG, by which threads are interrupted: "
+			"ours is put back");
 }
 
 void nu_preempt_signal(struct nu_core *c)
 {
 	keep_handler();
-	/* Real-time signals queue: one is enough. */
+	/* One is enough. */
 	if (!atomic_exchange(&c->signalled, true))
 		syscall(SYS_tgkill, nu_sched.pid, c->tid, PREEMPT_SIGNAL);
 }
@@ -228,10 +225,10 @@ static void __attribute__((cold)) say_unheard(const struct nu_core *c)
 	static atomic_bool said;
 
 	if (is_blocked(c) && !atomic_exchange(&said, true))
-		nu_warn("core %u cannot be interrupted, since the program has blocked signal %d (SIGRTMIN+3) "
-			"there: "
-			"what runs there holds up everything else on that core",
-			c->index, PREEMPT_SIGNAL);
+		nu_warn("core %u cannot be interrupted, since the program has blocked SIGURG there: what "
+			"runs "
+			"there holds up everything else on that core",
+			c->index);
 }
 
 /* One look at @c. Returns whether it runs threads. */

@@ -157,7 +157,7 @@ static void own_handler(int signo)
 /* Signals that the runtime uses, long after its start. */
 static void set_handlers(const char *how)
 {
-	int interrupts = SIGRTMIN + 3;
+	int interrupts = SIGURG;
 	sigset_t set;
 
 	sigemptyset(&set);
