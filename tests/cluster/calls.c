@@ -680,15 +680,14 @@ static void transport_chosen(void)
 	for (unsigned n = 1; n < nu_node_count(); n++) {
 		/* "hosts": the last node is alone on its host, the others share node 0's */
 		bool far = !strcmp(want_transport, "hosts") && n == nu_node_count() - 1;
-		const char *reader = far ? "am" : "cma";
+		bool rdma = !strcmp(want_transport, "verbs");
+		const char *reader = far ? "am" : rdma ? "verbs" : "cma";
+		const char *kind = far || !strcmp(want_transport, "tcp") ? "tcp" : rdma ? "verbs" : "shm";
 		char name[128] = "";
 
 		say_transport(n, name, sizeof(name));
 		printf("     node %u: %s, read by %s\n", n, name, nu_testing_reader(n));
-		if (far || !strcmp(want_transport, "tcp"))
-			CHECK_MSG(strstr(name, "tcp"), "\"%s\" is not tcp", name);
-		else
-			CHECK_MSG(strstr(name, "shm"), "\"%s\" is not shared memory", name);
+		CHECK_MSG(strstr(name, kind), "\"%s\" is not %s", name, kind);
 		CHECK_MSG(!strcmp(nu_testing_reader(n), reader), "the reader is %s", nu_testing_reader(n));
 	}
 }
