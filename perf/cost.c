@@ -103,10 +103,6 @@ static void report(const struct perf_options *o, const struct perf_case *c, cons
 	line(o, c, "cost windows bound", "count", from[1].windows - from[0].windows);
 }
 
-/*
- * One proclet at a time, so that any size fits; made and ended outside of what is counted, and so is what that brings about:
- * both nodes fill up their reserves before.
- */
 static int look_at_both(const struct meter_ref *meters, struct cost now[2])
 {
 	int ret = meter_look(meters[0], &now[0]);
@@ -136,6 +132,10 @@ static int idle_for(uint64_t ns, const struct meter_ref *meters, uint64_t *us_p)
 	return ret;
 }
 
+/*
+ * One proclet at a time, so that any size fits; made and ended outside of what is counted, and so is what that brings about:
+ * both nodes fill up their reserves before.
+ */
 static int move_one(const struct perf_case *c, const struct meter_ref *meters, struct sums *s)
 {
 	struct nu_options there = {.node = NU_NODE(1)};

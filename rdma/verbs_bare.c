@@ -27,28 +27,49 @@ static int post_next(struct bare *b)
 
 	wr.wr.rdma.remote_addr = b->piece.remote + off;
 	wr.wr.rdma.rkey = b->piece.rkey;
+	if (ibv_post_send(b->lane->qp, &wr, &bad))
+		return -EIO;
 	b->posted++;
-	return -ibv_post_send(b->lane->qp, &wr, &bad);
+	return 0;
 }
 
-static int stream(struct bare *b, unsigned depth)
+/* Looks for completions once. Return: -EIO one of them, or the queue itself, has failed. */
+static int collect(struct bare *b)
 {
 	struct ibv_wc wc[POLL_BATCH];
-	int ret = 0, n;
+	int ret = 0, n = ibv_poll_cq(b->lane->cq, POLL_BATCH, wc);
 
-	while (b->posted < b->n && b->posted < depth && !ret)
-		ret = post_next(b);
-	while (b->completed < b->posted && !ret) {
-		n = ibv_poll_cq(b->lane->cq, POLL_BATCH, wc);
-		for (int i = 0; i < n && !ret; i++) {
-			b->completed++;
-			ret = wc[i].status == IBV_WC_SUCCESS ? 0 : -EIO;
-			if (!ret && b->posted < b->n)
-				ret = post_next(b);
-		}
-		ret = n < 0 ? -EIO : ret;
+	for (int i = 0; i < n; i++) {
+		b->completed++;
+		if (wc[i].status != IBV_WC_SUCCESS)
+			ret = -EIO;
+	}
+	return n < 0 ? -EIO : ret;
+}
+
+/* The device's own time-outs (options timeout and retry) bound the waiting. */
+static int stream(struct bare *b, unsigned depth)
+{
+	int ret = 0;
+
+	while (!ret && (b->posted < b->n || b->completed < b->posted)) {
+		while (!ret && b->posted < b->n && b->posted - b->completed < depth)
+			ret = post_next(b);
+		ret = ret ? ret : collect(b);
 	}
 	return ret;
+}
+
+/* Breaks the lane, and takes what is given back: else it would be taken for somebody else's, and memory be written late. */
+static void give_up(struct bare *b)
+{
+	uint64_t end = nu_mono_ns() + NU_LANE_FLUSH_NS;
+
+	nu_lane_break(b->lane, -EIO);
+	while (b->completed < b->posted && nu_mono_ns() < end)
+		(void)!collect(b);
+	if (b->completed < b->posted)
+		nu_lane_cut(b->lane, -EIO);
 }
 
 int nu_verbs_read_bare(unsigned peer, const struct nu_piece *piece, size_t each_bytes, unsigned depth)
@@ -71,8 +92,8 @@ int nu_verbs_read_bare(unsigned peer, const struct nu_piece *piece, size_t each_
 		ret = -EBUSY;
 	else
 		ret = stream(&b, depth);
-	if (ret == -EIO)
-		nu_lane_break(b.lane, ret); /* what is under way is flushed with it */
+	if (ret == -EIO && b.posted)
+		give_up(&b);
 	nu_lock_release(&b.lane->lock);
 	return ret;
 }

@@ -111,6 +111,13 @@ def over_tcp():
 
 
 @test
+def a_move_is_six_calls():
+    """asked for, begun, prepared, handed over, let go, told: each once there and back; now and then a message of something else"""
+    counts = {r["test"]: r["p50"] for r in rows("-t", "cost", "-n", 20, "-s", "64K", nodes=2)}
+    assert 12 <= counts["cost messages"] < 13.5, counts
+
+
+@test
 def tables_and_values():
     text = run("-t", "closure", "-n", 20).stdout.splitlines()
     assert text[0].startswith("# closure") and "p50[us]" in text[1] and len(text) == 3, text

@@ -179,6 +179,24 @@ def messages_over_rdma():
 
 
 @test("one")
+def benchmarks_of_reads():
+    """what READs and moves are held against is measured; a heap that has grown is offered in few windows"""
+    need_verbs()
+
+    def rows(*what):
+        text = output(LAUNCH, "-n", "2", "--cores", "1", "--mem", "256M", "--no-prefix", "--time-out", "80", "--reader", "verbs",
+                      BUILD / "perf/nu_perf", *what, "--json", "-", limit=90)
+        found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return {r["test"]: r for r in found}
+
+    read = rows("-t", "read", "-s", "64K", "-O", "4", "-n", "2")["read"]
+    check(read["limit_name"] == "bare READ" and read["limit_p50"] > 0 and read["p50"] > 0, read)
+    cost = rows("-t", "cost", "-s", "8M", "-n", "2")
+    check(cost["cost windows bound"]["p50"] == 3, cost)
+    check(cost["cost read requests"]["p50"] >= 8, cost)
+
+
+@test("one")
 def memlock_too_small():
     """the limit holds for root, too, without a capability"""
     need_verbs()

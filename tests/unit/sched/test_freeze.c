@@ -392,6 +392,20 @@ static const struct kind everything[] = {
 	{reads_writes, 16}, {waits_cond, 100}, {posts_sem, 20}, {passes_token, 20}, {meets, 8},	 {spawns, 4},
 };
 
+#define ON_CORES(what)                                                                                       \
+	Test(freeze, what##_one_core, .timeout = 100)                                                        \
+	{                                                                                                    \
+		run_node(1, what##_body);                                                                    \
+	}                                                                                                    \
+	Test(freeze, what##_two_cores, .timeout = 100)                                                       \
+	{                                                                                                    \
+		run_node(2, what##_body);                                                                    \
+	}                                                                                                    \
+	Test(freeze, what##_four_cores, .timeout = 100)                                                      \
+	{                                                                                                    \
+		run_node(4, what##_body);                                                                    \
+	}
+
 /* Who ends wakes the one that joins it past the queue: runq.c, nu_runq_skip(). */
 static void ends(void *arg)
 {
@@ -420,20 +434,7 @@ static void joins_body(void)
 	finish(n);
 }
 
-Test(freeze, joins_one_core, .timeout = 100)
-{
-	run_node(1, joins_body);
-}
-
-Test(freeze, joins_two_cores, .timeout = 100)
-{
-	run_node(2, joins_body);
-}
-
-Test(freeze, joins_four_cores, .timeout = 100)
-{
-	run_node(4, joins_body);
-}
+ON_CORES(joins)
 
 static void everything_body(void)
 {
@@ -451,20 +452,7 @@ static void everything_body(void)
 	cr_assert_gt(nu_stat_sum(NU_STAT_PAUSE_SYNC), 0);
 }
 
-Test(freeze, everything_one_core, .timeout = 100)
-{
-	run_node(1, everything_body);
-}
-
-Test(freeze, everything_two_cores, .timeout = 100)
-{
-	run_node(2, everything_body);
-}
-
-Test(freeze, everything_four_cores, .timeout = 100)
-{
-	run_node(4, everything_body);
-}
+ON_CORES(everything)
 
 /* From a kernel thread that is no core. */
 Test(freeze, from_a_foreign_kernel_thread, .timeout = 100)
