@@ -20,9 +20,15 @@
 #error "nu.h is a C interface: its class macros use C17 with GNU extensions"
 #endif
 
-#define NU_API __attribute__((visibility("default")))
+/* Kinds of arguments are words that a program may have macros for (nu_args.h); these two stand below, too. */
+#pragma push_macro("fn")
+#pragma push_macro("ref")
+#undef fn
+#undef ref
+
+#define NU_API __attribute__((__visibility__("default")))
 #ifndef __must_check
-#define __must_check __attribute__((warn_unused_result))
+#define __must_check __attribute__((__warn_unused_result__))
 #endif
 
 /*
@@ -81,8 +87,8 @@ struct nu_image {
 	const struct nu_method *methods;
 	const struct nu_method *methods_end;
 };
-extern const struct nu_method __start_nu_methods[] __attribute__((weak, visibility("hidden")));
-extern const struct nu_method __stop_nu_methods[] __attribute__((weak, visibility("hidden")));
+extern const struct nu_method __start_nu_methods[] __attribute__((__weak__, __visibility__("hidden")));
+extern const struct nu_method __stop_nu_methods[] __attribute__((__weak__, __visibility__("hidden")));
 
 /*
  * Runs the logical process: joins the job that nu_launch started, or a one-node job if there is none, and runs
@@ -215,3 +221,6 @@ NU_API int __must_check nu_stats(unsigned node, struct nu_stats *stats_p);
  * a method do not inherit it. Return: what was left of the earlier deadline in us, 0 if none.
  */
 NU_API uint64_t nu_deadline_set_us(uint64_t timeout_us);
+
+#pragma pop_macro("fn")
+#pragma pop_macro("ref")

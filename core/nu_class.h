@@ -48,7 +48,7 @@ struct nu_method {
 	uint64_t magic;
 	const struct nu_class
 		*cls; /* whose root object it takes; NULL: it takes none and runs in any proclet */
-} __attribute__((aligned(64)));
+} __attribute__((__aligned__(64)));
 _Static_assert(sizeof(struct nu_method) == 64, "a section of them is an array without gaps");
 #define NU_METHOD_MAGIC 0x6e752d6d6574686full
 
@@ -107,6 +107,12 @@ NU_API int nu_future_wait(struct nu_future *f);
 #pragma GCC diagnostic error "-Wfloat-conversion"
 #endif
 
+/* `, ##__VA_ARGS__` below hands a program's list on as it stands, not expanded: see nu_args.h. */
+#ifdef __clang__
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wgnu-zero-variadic-macro-arguments"
+#endif
+
 /*
  * Kinds of arguments, of which a class or method may have up to 24:
  *   val(T, n)   a scalar T n
@@ -134,10 +140,11 @@ NU_API int nu_future_wait(struct nu_future *f);
  * Declares struct S, which may cross, by its members: val(T, n), arr(T, n, COUNT) for T n[COUNT], obj(S2, n),
  * weak(C, n). For example NU_STRUCT(point, val(double, x), val(double, y), arr(char, name, 16));
  */
-#define NU_STRUCT(S, ...)                                                                                    \
-	NU_EACH(NU_S_EXPECT, ~, __VA_ARGS__)                                                                 \
+#define NU_STRUCT(...) NU_KINDS(NU_S_EXPECT, NU_STRUCT_REST, , ##__VA_ARGS__)
+#define NU_STRUCT_REST_BEGIN(S)
+#define NU_STRUCT_REST(S, n, ...)                                                                            \
 	struct S {                                                                                           \
-		NU_EACH(NU_S_MEMBER, ~, __VA_ARGS__)                                                         \
+		NU_EACH(n, NU_S_MEMBER, ~, __VA_ARGS__)                                                      \
 	};                                                                                                   \
 	enum { struct_##S##_is_not_declared_with_NU_STRUCT = 1 }
 
@@ -156,9 +163,9 @@ NU_API int nu_future_wait(struct nu_future *f);
 		size_t count;                                                                                \
 	};                                                                                                   \
 	enum { vec_##V##_is_not_declared_with_NU_VEC = 1 };                                                  \
-	static inline NU_UNUSED void V##_nu_out(struct nu_out *out, const T *items, size_t count)            \
+	static inline NU_UNUSED void V##_nu_out(struct nu_out *nu_out, const T *nu_items, size_t nu_n)       \
 	{                                                                                                    \
-		nu_out_bytes(out, items, count * sizeof(T));                                                 \
+		nu_out_bytes(nu_out, nu_items, nu_n * sizeof(T));                                            \
 	}                                                                                                    \
 	NU_SEMICOLON
 
@@ -176,16 +183,15 @@ NU_API int nu_future_wait(struct nu_future *f);
  *   struct C_weak C_self(void)             the calling proclet, which must be a C
  * A header that hides struct C has NU_CLASS_DECLARE(C, kinds...) instead, and one file NU_CLASS_DEFINE(C).
  */
-#define NU_CLASS(C, ...)                                                                                     \
-	NU_CLASS_DECLARE(C, __VA_ARGS__);                                                                    \
-	NU_CLASS_DEFINE(C)
+#define NU_CLASS(...)	      NU_KINDS(NU_EXPECT, NU_CLASS_WHOLE, , ##__VA_ARGS__)
+#define NU_CLASS_DECLARE(...) NU_KINDS(NU_EXPECT, NU_CLASS_REST, , ##__VA_ARGS__)
 
 /* The proclet's last act: you write void C_fini(struct C *self), called before the heap is freed. Beside NU_CLASS. */
 #define NU_CLASS_FINI(C)                                                                                     \
-	void C##_fini(struct C *self);                                                                       \
-	NU_SHARED void C##_nu_fini(void *nu_self)                                                            \
+	void C##_fini(struct C *);                                                                           \
+	NU_SHARED void C##_nu_fini(void *nu_root)                                                            \
 	{                                                                                                    \
-		C##_fini(nu_self);                                                                           \
+		C##_fini(nu_root);                                                                           \
 	}                                                                                                    \
 	NU_SEMICOLON
 
@@ -201,36 +207,9 @@ NU_API int nu_future_wait(struct nu_future *f);
  * another class. What the method has to say is in *result_p, untouched on failure; strings, bytes, vectors and references are
  * handed out by the first wait only. Context: a proclet's thread; they switch.
  */
-#define NU_METHOD(C, name, R, ...)                                                                           \
+#define NU_METHOD(C, name, ...)                                                                              \
 	NU_ASSERT_CLASS(C, "the class of method " #name)                                                     \
-	NU_R_EXPECT(R)                                                                                       \
-	NU_EACH(NU_EXPECT, ~, __VA_ARGS__)                                                                   \
-	NU_CAT(NU_BODY_, NU_R_SORT_##R)                                                                      \
-	(C##_do_##name, NU_R_TYPE_##R, (struct C * self NU_EACH(NU_PARAM, ~, __VA_ARGS__)));                 \
-	NU_ARGUMENTS(C##_##name, __VA_ARGS__);                                                               \
-	static void C##_##name##_nu_run(void *nu_self, void *nu_in, void *nu_result, struct nu_out *nu_out)  \
-	{                                                                                                    \
-		struct C##_##name##_args *nu_args = nu_in;                                                   \
-		(void)nu_args, (void)nu_result, (void)nu_out;                                                \
-		NU_CAT(NU_RUN_, NU_R_SORT_##R)                                                               \
-		(C##_do_##name, NU_R_TYPE_##R, (nu_self NU_EACH(NU_GET, ~, __VA_ARGS__)));                   \
-	}                                                                                                    \
-	NU_DESCRIPTOR(C, C##_##name, #name,                                                                  \
-		      NU_CAT(NU_RESULT_, NU_R_SORT_##R)(NU_R_TYPE_##R, NU_R_ITEM_##R));                      \
-	NU_CAT(NU_STUB_, NU_R_SORT_##R)                                                                      \
-	(C##_##name, NU_R_TYPE_##R, NU_R_ITEM_##R,                                                           \
-	 (struct C##_ref nu_target NU_EACH(NU_PARAM, ~, __VA_ARGS__)), (NU_EACH(NU_SET, ~, __VA_ARGS__)))    \
-		NU_CAT(NU_FUTURE_, NU_R_SORT_##R)(C##_##name, NU_R_TYPE_##R,                                 \
-						  NU_R_ITEM_##R) static inline NU_STUB int                   \
-			C##_##name##_async(struct C##_ref nu_target NU_EACH(NU_PARAM, ~, __VA_ARGS__),       \
-					   struct C##_##name##_future *nu_f)                                 \
-	{                                                                                                    \
-		struct C##_##name##_args nu_args = {NU_EACH(NU_SET, ~, __VA_ARGS__)};                        \
-		*nu_f = (struct C##_##name##_future){.base = {.thread = NULL}};                              \
-		return nu_call_async(nu_target.ref, &C##_##name##_method, &nu_args,                          \
-				     NU_CAT(NU_RESULT_P_, NU_R_SORT_##R)(nu_f), &nu_f->base);                \
-	}                                                                                                    \
-	NU_SEMICOLON
+	NU_RESULT_AND_KINDS(NU_METHOD_1, (C, C##_##name, C##_do_##name, #name), , ##__VA_ARGS__)
 
 /* A closure is a method that the class need not know: any file may add one. It runs beside the proclet's data. */
 #define NU_CLOSURE NU_METHOD
@@ -239,80 +218,87 @@ NU_API int nu_future_wait(struct nu_future *f);
  * Declares a reference that is given back where its scope ends, empty at first: NU_SCOPED(kv, store). Copying it does
  * not count; use C_ref_get() for a second one.
  */
-#define NU_SCOPED(C, p) struct C##_ref p __attribute__((cleanup(C##_nu_scope_end))) = {{0}}
+#define NU_SCOPED(C, p) struct C##_ref p __attribute__((__cleanup__(C##_nu_scope_end))) = {{0}}
 
 /*
  * Declares the future of C_name_async() or, with the name `create`, of C_create_async(). If it was not waited for, the
  * end of its scope waits, and frees or gives back a result that nobody took.
  */
 #define NU_SCOPED_FUTURE(C, name, f)                                                                         \
-	struct C##_##name##_future f                                                                         \
-		__attribute__((cleanup(C##_##name##_nu_scope_end))) = {.base = {.thread = NULL}}
+	struct C##_##name##_future f __attribute__((__cleanup__(C##_##name##_nu_scope_end))) = {0}
+
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 
 /* ---- what the macros above are made of ---- */
 
-#define NU_UNUSED	__attribute__((unused))
-#define NU_STUB		__must_check NU_UNUSED
-#define NU_SHARED	__attribute__((weak, visibility("hidden"))) /* one for all files that include the class */
-#define NU_UNPAREN(...) __VA_ARGS__
-#define NU_SEMICOLON	_Static_assert(1, "")
+#define NU_UNUSED    __attribute__((__unused__))
+#define NU_STUB	     __must_check NU_UNUSED
+#define NU_HIDDEN    __attribute__((__visibility__("hidden")))
+#define NU_SHARED    __attribute__((__weak__)) NU_HIDDEN /* one for all files that include the class */
+#define NU_SEMICOLON _Static_assert(1, "")
 
-/* The struct of arguments, and which of its members are more than plain bytes. */
-#define NU_ARGUMENTS(N, ...)                                                                                 \
-	struct N##_args {                                                                                    \
-		NU_EACH(NU_MEMBER, ~, __VA_ARGS__)                                                           \
+/*
+ * The struct of arguments, and which of its members are more than plain bytes. Without arguments both struct and
+ * initialisers are empty, which __extension__ makes no warning of.
+ */
+#define NU_ARGUMENTS(N, n, ...)                                                                              \
+	__extension__ struct N##_args {                                                                      \
+		NU_EACH(n, NU_MEMBER, ~, __VA_ARGS__)                                                        \
 	};                                                                                                   \
-	static const struct nu_field N##_nu_fields[] = {NU_EACH(NU_ENTRY, N##_args, __VA_ARGS__){0, 0, 0}}
+	static const struct nu_field N##_nu_fields[] = {NU_EACH(n, NU_ENTRY, N##_args, __VA_ARGS__){0, 0, 0}}
+#define NU_PACKED(N, ...) __extension__ struct N##_args nu_args = {__VA_ARGS__}
 /*
  * Each file that includes a class emits whole descriptors into the section, and all files use the same one of them:
  * the address is what travels.
  */
 #define NU_DESCRIPTOR(C, N, name_text, ...)                                                                  \
 	extern NU_SHARED const struct nu_method N##_method;                                                  \
-	NU_SHARED __attribute__((section("nu_methods"), used))                                               \
-	const struct nu_method N##_method = {.class_name = #C,                                               \
-					     .name = name_text,                                              \
-					     .run = N##_nu_run,                                              \
-					     .fields = N##_nu_fields,                                        \
-					     .nfields =                                                      \
-						     sizeof(N##_nu_fields) / sizeof(N##_nu_fields[0]) - 1,   \
-					     .args_bytes = sizeof(struct N##_args),                          \
-					     .magic = NU_METHOD_MAGIC,                                       \
-					     .cls = &C##_class,                                              \
-					     __VA_ARGS__}
-#define NU_RESULT_is_none(T, ITEM)  .result_kind = NU_RESULT_NONE
-#define NU_RESULT_is_fixed(T, ITEM) .result_kind = NU_RESULT_FIXED, .result_bytes = sizeof(T)
-#define NU_RESULT_is_ref(T, ITEM)   .result_kind = NU_RESULT_REF, .result_bytes = sizeof(T)
-#define NU_RESULT_is_span(T, ITEM)  .result_kind = NU_RESULT_SPAN, .result_item_bytes = ITEM
+	NU_SHARED __attribute__((__section__("nu_methods"), __used__))                                       \
+	const struct nu_method N##_method = {#C,                                                             \
+					     name_text,                                                      \
+					     N##_nu_run,                                                     \
+					     N##_nu_fields,                                                  \
+					     sizeof(N##_nu_fields) / sizeof(N##_nu_fields[0]) - 1,           \
+					     sizeof(struct N##_args),                                        \
+					     __VA_ARGS__,                                                    \
+					     NU_METHOD_MAGIC,                                                \
+					     &C##_class}
+/* From result_bytes on. */
+#define NU_RESULT_nu_is_none(T, ITEM)  0, NU_RESULT_NONE, 0, 0
+#define NU_RESULT_nu_is_fixed(T, ITEM) sizeof(T), NU_RESULT_FIXED, 0, 0
+#define NU_RESULT_nu_is_ref(T, ITEM)   sizeof(T), NU_RESULT_REF, 0, 0
+#define NU_RESULT_nu_is_span(T, ITEM)  0, NU_RESULT_SPAN, 0, ITEM
 
 /* The body's prototype, and the call of it. */
-#define NU_BODY_is_none(F, T, PARAMS)  void F PARAMS
-#define NU_BODY_is_fixed(F, T, PARAMS) T F PARAMS
-#define NU_BODY_is_ref(F, T, PARAMS)   T F PARAMS
-#define NU_BODY_is_span(F, T, PARAMS)  void F(NU_UNPAREN PARAMS, struct nu_out *nu_out)
-#define NU_RUN_is_none(F, T, ARGS)     F ARGS
-#define NU_RUN_is_fixed(F, T, ARGS)    *(T *)nu_result = F ARGS
-#define NU_RUN_is_ref(F, T, ARGS)      *(T *)nu_result = F ARGS
-#define NU_RUN_is_span(F, T, ARGS)     F(NU_UNPAREN ARGS, nu_out)
+#define NU_BODY_nu_is_none(F, T, PARAMS)  void F PARAMS
+#define NU_BODY_nu_is_fixed(F, T, PARAMS) T F PARAMS
+#define NU_BODY_nu_is_ref(F, T, PARAMS)	  T F PARAMS
+#define NU_BODY_nu_is_span(F, T, PARAMS)  void F(NU_UNPAREN PARAMS, struct nu_out *nu_out)
+#define NU_RUN_nu_is_none(F, T, ARGS)	  F ARGS
+#define NU_RUN_nu_is_fixed(F, T, ARGS)	  *(T *)nu_result = F ARGS
+#define NU_RUN_nu_is_ref(F, T, ARGS)	  *(T *)nu_result = F ARGS
+#define NU_RUN_nu_is_span(F, T, ARGS)	  F(NU_UNPAREN ARGS, nu_out)
 
 /* The synchronous stub. */
-#define NU_STUB_is_none(N, T, ITEM, PARAMS, SETS)                                                            \
+#define NU_STUB_nu_is_none(N, T, ITEM, PARAMS, SETS)                                                         \
 	static inline NU_STUB int N PARAMS                                                                   \
 	{                                                                                                    \
-		struct N##_args nu_args = {NU_UNPAREN SETS};                                                 \
+		NU_PACKED(N, NU_UNPAREN SETS);                                                               \
 		return nu_call(nu_target.ref, &N##_method, &nu_args, NULL);                                  \
 	}
-#define NU_STUB_is_fixed(N, T, ITEM, PARAMS, SETS)                                                           \
+#define NU_STUB_nu_is_fixed(N, T, ITEM, PARAMS, SETS)                                                        \
 	static inline NU_STUB int N(NU_UNPAREN PARAMS, T *nu_result_p)                                       \
 	{                                                                                                    \
-		struct N##_args nu_args = {NU_UNPAREN SETS};                                                 \
+		NU_PACKED(N, NU_UNPAREN SETS);                                                               \
 		return nu_call(nu_target.ref, &N##_method, &nu_args, nu_result_p);                           \
 	}
-#define NU_STUB_is_ref NU_STUB_is_fixed
-#define NU_STUB_is_span(N, T, ITEM, PARAMS, SETS)                                                            \
+#define NU_STUB_nu_is_ref NU_STUB_nu_is_fixed
+#define NU_STUB_nu_is_span(N, T, ITEM, PARAMS, SETS)                                                         \
 	static inline NU_STUB int N(NU_UNPAREN PARAMS, T *nu_result_p)                                       \
 	{                                                                                                    \
-		struct N##_args nu_args = {NU_UNPAREN SETS};                                                 \
+		NU_PACKED(N, NU_UNPAREN SETS);                                                               \
 		struct nu_bytes nu_got = {NULL, 0};                                                          \
 		int nu_ret = nu_call(nu_target.ref, &N##_method, &nu_args, &nu_got);                         \
 		if (!nu_ret)                                                                                 \
@@ -321,42 +307,42 @@ NU_API int nu_future_wait(struct nu_future *f);
 	}
 
 /* The future, waiting for it, and its scope's end. */
-#define NU_RESULT_P_is_none(f)	NULL
-#define NU_RESULT_P_is_fixed(f) (&(f)->value)
-#define NU_RESULT_P_is_ref(f)	(&(f)->value)
-#define NU_RESULT_P_is_span(f)	(&(f)->value)
-#define NU_FUTURE_is_none(N, T, ITEM)                                                                        \
+#define NU_RESULT_P_nu_is_none(f)  NULL
+#define NU_RESULT_P_nu_is_fixed(f) (&(f)->nu_value)
+#define NU_RESULT_P_nu_is_ref(f)   (&(f)->nu_value)
+#define NU_RESULT_P_nu_is_span(f)  (&(f)->nu_value)
+#define NU_FUTURE_nu_is_none(N, T, ITEM)                                                                     \
 	struct N##_future {                                                                                  \
-		struct nu_future base;                                                                       \
+		struct nu_future nu_base;                                                                    \
 	};                                                                                                   \
 	static inline NU_STUB int N##_wait(struct N##_future *nu_f)                                          \
 	{                                                                                                    \
-		return nu_future_wait(&nu_f->base);                                                          \
+		return nu_future_wait(&nu_f->nu_base);                                                       \
 	}                                                                                                    \
 	NU_FUTURE_END(N, (void)0)
-#define NU_FUTURE_is_fixed(N, T, ITEM)                                                                       \
+#define NU_FUTURE_nu_is_fixed(N, T, ITEM)                                                                    \
 	NU_FUTURE_TYPE(N, T)                                                                                 \
-	NU_FUTURE_WAIT(N, T, *nu_result_p = nu_f->value)                                                     \
+	NU_FUTURE_WAIT(N, T, *nu_result_p = nu_f->nu_value)                                                  \
 	NU_FUTURE_END(N, (void)0)
-#define NU_FUTURE_is_ref(N, T, ITEM)                                                                         \
+#define NU_FUTURE_nu_is_ref(N, T, ITEM)                                                                      \
 	NU_FUTURE_TYPE(N, T)                                                                                 \
-	NU_FUTURE_WAIT(N, T, (*nu_result_p = nu_f->value, nu_f->value = (T){{0}}))                           \
-	NU_FUTURE_END(N, nu_f->value.ref.id ? (void)nu_ref_put(nu_f->value.ref) : (void)0)
-#define NU_FUTURE_is_span(N, T, ITEM)                                                                        \
+	NU_FUTURE_WAIT(N, T, (*nu_result_p = nu_f->nu_value, nu_f->nu_value = (T){{0}}))                     \
+	NU_FUTURE_END(N, nu_f->nu_value.ref.id ? (void)nu_ref_put(nu_f->nu_value.ref) : (void)0)
+#define NU_FUTURE_nu_is_span(N, T, ITEM)                                                                     \
 	NU_FUTURE_TYPE(N, struct nu_bytes)                                                                   \
 	NU_FUTURE_WAIT(N, T,                                                                                 \
-		       (*nu_result_p = (T){nu_f->value.data, nu_f->value.len_bytes / (ITEM)},                \
-			nu_f->value = (struct nu_bytes){NULL, 0}))                                           \
-	NU_FUTURE_END(N, free((void *)(uintptr_t)nu_f->value.data))
+		       (*nu_result_p = (T){nu_f->nu_value.data, nu_f->nu_value.len_bytes / (ITEM)},          \
+			nu_f->nu_value = (struct nu_bytes){NULL, 0}))                                        \
+	NU_FUTURE_END(N, free((void *)(uintptr_t)nu_f->nu_value.data))
 #define NU_FUTURE_TYPE(N, T)                                                                                 \
 	struct N##_future {                                                                                  \
-		struct nu_future base;                                                                       \
-		T value;                                                                                     \
+		struct nu_future nu_base;                                                                    \
+		T nu_value;                                                                                  \
 	};
 #define NU_FUTURE_WAIT(N, T, TAKE)                                                                           \
 	static inline NU_STUB int N##_wait(struct N##_future *nu_f, T *nu_result_p)                          \
 	{                                                                                                    \
-		int nu_ret = nu_future_wait(&nu_f->base);                                                    \
+		int nu_ret = nu_future_wait(&nu_f->nu_base);                                                 \
 		if (!nu_ret)                                                                                 \
 			TAKE;                                                                                \
 		return nu_ret;                                                                               \
@@ -364,12 +350,40 @@ NU_API int nu_future_wait(struct nu_future *f);
 #define NU_FUTURE_END(N, DROP)                                                                               \
 	static inline NU_UNUSED void N##_nu_scope_end(struct N##_future *nu_f)                               \
 	{                                                                                                    \
-		if (!nu_future_wait(&nu_f->base))                                                            \
+		if (!nu_future_wait(&nu_f->nu_base))                                                         \
 			DROP;                                                                                \
 	}
 
+/* What NU_METHOD declares: N is C_name, BODY C_do_name. */
+#define NU_METHOD_1(ctx, ...) NU_APPLY(NU_METHOD_2, NU_UNPAREN ctx, __VA_ARGS__)
+#define NU_METHOD_2(C, N, BODY, name_text, R, n, ...)                                                        \
+	NU_CAT(NU_BODY_, NU_R_SORT##R)                                                                       \
+	(BODY, NU_R_TYPE##R, (struct C * NU_EACH(n, NU_PARAM, ~, __VA_ARGS__)));                             \
+	NU_ARGUMENTS(N, n, __VA_ARGS__);                                                                     \
+	static void N##_nu_run(void *nu_root, void *nu_in, void *nu_result, struct nu_out *nu_out)           \
+	{                                                                                                    \
+		struct N##_args *nu_args = nu_in;                                                            \
+		(void)nu_args, (void)nu_result, (void)nu_out;                                                \
+		NU_CAT(NU_RUN_, NU_R_SORT##R)                                                                \
+		(BODY, NU_R_TYPE##R, (nu_root NU_EACH(n, NU_GET, ~, __VA_ARGS__)));                          \
+	}                                                                                                    \
+	NU_DESCRIPTOR(C, N, name_text, NU_CAT(NU_RESULT_, NU_R_SORT##R)(NU_R_TYPE##R, NU_R_ITEM##R));        \
+	NU_CAT(NU_STUB_, NU_R_SORT##R)                                                                       \
+	(N, NU_R_TYPE##R, NU_R_ITEM##R, (struct C##_ref nu_target NU_EACH(n, NU_PARAM, ~, __VA_ARGS__)),     \
+	 (NU_EACH(n, NU_SET, ~, __VA_ARGS__)))                                                               \
+		NU_CAT(NU_FUTURE_, NU_R_SORT##R)(N, NU_R_TYPE##R, NU_R_ITEM##R) static inline NU_STUB int    \
+			N##_async(struct C##_ref nu_target NU_EACH(n, NU_PARAM, ~, __VA_ARGS__),             \
+				  struct N##_future *nu_f)                                                   \
+	{                                                                                                    \
+		NU_PACKED(N, NU_EACH(n, NU_SET, ~, __VA_ARGS__));                                            \
+		*nu_f = (struct N##_future){0};                                                              \
+		return nu_call_async(nu_target.ref, &N##_method, &nu_args,                                   \
+				     NU_CAT(NU_RESULT_P_, NU_R_SORT##R)(nu_f), &nu_f->nu_base);              \
+	}                                                                                                    \
+	NU_SEMICOLON
+
 /* The class without its root object: references and creation. */
-#define NU_CLASS_DECLARE(C, ...)                                                                             \
+#define NU_CLASS_REST_BEGIN(C)                                                                               \
 	enum { class_##C##_is_not_declared_with_NU_CLASS = 1 };                                              \
 	struct C;                                                                                            \
 	struct C##_ref {                                                                                     \
@@ -377,44 +391,48 @@ NU_API int nu_future_wait(struct nu_future *f);
 	};                                                                                                   \
 	struct C##_weak {                                                                                    \
 		struct nu_ref ref;                                                                           \
-	};                                                                                                   \
-	NU_EACH(NU_EXPECT, ~, __VA_ARGS__)                                                                   \
-	int C##_init(struct C *self NU_EACH(NU_PARAM, ~, __VA_ARGS__));                                      \
-	NU_ARGUMENTS(C##_init, __VA_ARGS__);                                                                 \
-	static void C##_init_nu_run(void *nu_self, void *nu_in, void *nu_result, struct nu_out *nu_out)      \
+	};
+#define NU_CLASS_WHOLE_BEGIN NU_CLASS_REST_BEGIN
+#define NU_CLASS_WHOLE(C, ...)                                                                               \
+	NU_CLASS_REST(C, __VA_ARGS__);                                                                       \
+	NU_CLASS_DEFINE(C)
+#define NU_CLASS_REST(C, n, ...)                                                                             \
+	int C##_init(struct C *NU_EACH(n, NU_PARAM, ~, __VA_ARGS__));                                        \
+	NU_ARGUMENTS(C##_init, n, __VA_ARGS__);                                                              \
+	static void C##_init_nu_run(void *nu_root, void *nu_in, void *nu_result, struct nu_out *nu_out)      \
 	{                                                                                                    \
 		struct C##_init_args *nu_args = nu_in;                                                       \
 		(void)nu_args, (void)nu_out;                                                                 \
-		*(int *)nu_result = C##_init(nu_self NU_EACH(NU_GET, ~, __VA_ARGS__));                       \
+		*(int *)nu_result = C##_init(nu_root NU_EACH(n, NU_GET, ~, __VA_ARGS__));                    \
 	}                                                                                                    \
-	extern __attribute__((visibility("hidden"))) const struct nu_class C##_class;                        \
-	NU_DESCRIPTOR(C, C##_init, "init", .constructor = 1, NU_RESULT_is_fixed(int, 0));                    \
-	static inline NU_STUB int C##_create(const struct nu_options *nu_o NU_EACH(NU_PARAM, ~,              \
+	extern NU_HIDDEN const struct nu_class C##_class;                                                    \
+	NU_DESCRIPTOR(C, C##_init, "init", sizeof(int), NU_RESULT_FIXED, 1, 0);                              \
+	static inline NU_STUB int C##_create(const struct nu_options *nu_o NU_EACH(n, NU_PARAM, ~,           \
 										   __VA_ARGS__),             \
 					     struct C##_ref *nu_ref_p)                                       \
 	{                                                                                                    \
-		struct C##_init_args nu_args = {NU_EACH(NU_SET, ~, __VA_ARGS__)};                            \
+		NU_PACKED(C##_init, NU_EACH(n, NU_SET, ~, __VA_ARGS__));                                     \
 		return nu_create(&C##_class, nu_o, &nu_args, &nu_ref_p->ref);                                \
 	}                                                                                                    \
 	struct C##_create_future {                                                                           \
-		struct nu_future base;                                                                       \
+		struct nu_future nu_base;                                                                    \
 	};                                                                                                   \
-	static inline NU_STUB int C##_create_async(const struct nu_options *nu_o NU_EACH(NU_PARAM, ~,        \
+	static inline NU_STUB int C##_create_async(const struct nu_options *nu_o NU_EACH(n, NU_PARAM, ~,     \
 											 __VA_ARGS__),       \
 						   struct C##_create_future *nu_f)                           \
 	{                                                                                                    \
-		struct C##_init_args nu_args = {NU_EACH(NU_SET, ~, __VA_ARGS__)};                            \
-		*nu_f = (struct C##_create_future){.base = {.thread = NULL}};                                \
-		return nu_create_async(&C##_class, nu_o, &nu_args, &nu_f->base);                             \
+		NU_PACKED(C##_init, NU_EACH(n, NU_SET, ~, __VA_ARGS__));                                     \
+		*nu_f = (struct C##_create_future){0};                                                       \
+		return nu_create_async(&C##_class, nu_o, &nu_args, &nu_f->nu_base);                          \
 	}                                                                                                    \
 	static inline NU_STUB int C##_create_wait(struct C##_create_future *nu_f, struct C##_ref *nu_ref_p)  \
 	{                                                                                                    \
-		int nu_ret = nu_future_wait(&nu_f->base);                                                    \
+		int nu_ret = nu_future_wait(&nu_f->nu_base);                                                 \
 		if (!nu_ret)                                                                                 \
-			(nu_ref_p->ref = nu_f->base.ref, nu_f->base.ref = (struct nu_ref){0});               \
+			(nu_ref_p->ref = nu_f->nu_base.ref, nu_f->nu_base.ref = (struct nu_ref){0});         \
 		return nu_ret;                                                                               \
 	}                                                                                                    \
-	NU_FUTURE_END(C##_create, nu_f->base.ref.id ? (void)nu_ref_put(nu_f->base.ref) : (void)0)            \
+	NU_FUTURE_END(C##_create, nu_f->nu_base.ref.id ? (void)nu_ref_put(nu_f->nu_base.ref) : (void)0)      \
 	NU_REFERENCES(C)
 
 #define NU_REFERENCES(C)                                                                                     \
@@ -451,8 +469,5 @@ NU_API int nu_future_wait(struct nu_future *f);
 
 /* The class itself. Without NU_CLASS_FINI in any file the weak symbol is missing, and its address NULL. */
 #define NU_CLASS_DEFINE(C)                                                                                   \
-	NU_SHARED void C##_nu_fini(void *nu_self);                                                           \
-	NU_SHARED const struct nu_class C##_class = {.name = #C,                                             \
-						     .root_bytes = sizeof(struct C),                         \
-						     .init = &C##_init_method,                               \
-						     .fini = C##_nu_fini}
+	NU_SHARED void C##_nu_fini(void *nu_root);                                                           \
+	NU_SHARED const struct nu_class C##_class = {#C, sizeof(struct C), &C##_init_method, C##_nu_fini}

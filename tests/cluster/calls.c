@@ -438,7 +438,7 @@ static void futures(void)
 {
 	struct kinds_ref k = make_kinds();
 	unsigned char *big = calloc(1, MIB);
-	struct kinds_nothing_future unused = {.base = {.thread = NULL}};
+	struct kinds_nothing_future unused = {0};
 	struct nu_str s = {NULL, 0};
 	uint64_t calls = 0;
 	int seven = 0;
