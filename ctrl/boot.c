@@ -295,32 +295,10 @@ void nu_boot_main_done(int status)
 		ops->end(status);
 }
 
-static atomic_int
-	exits_pid; /* the process whose exit() is the job's end; a child that it forks only leaves */
-
-static void on_exit_called(int status, void *arg)
+void nu_boot_exit_called(int status)
 {
-	int pid = atomic_load(&exits_pid);
-
-	(void)arg;
-	if (!pid)
-		return;
-	fflush(NULL);
-	if (pid == getpid() && nu_boot_state.launched)
-		(void)!send_message(NU_BOOT_EXIT, status & 0xff, 0, NULL, 0);
-	_exit(status);
-}
-
-/* Registered before the program's functions, so it is called after them. */
-static void __attribute__((constructor(104))) exits_init(void)
-{
-	if (on_exit(on_exit_called, NULL))
-		nu_warn("no room to be called at exit(): a node's exit will count as its death");
-}
-
-void nu_boot_exits(bool on)
-{
-	atomic_store(&exits_pid, on ? getpid() : 0);
+	if (nu_boot_state.launched)
+		(void)!send_message(NU_BOOT_EXIT, status, 0, NULL, 0);
 }
 
 void nu_boot_ctl_reply(uint64_t request, int status, const char *text)

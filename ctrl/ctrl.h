@@ -31,6 +31,19 @@ void nu_instance_retire(struct nu_proclet *p);
 int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, const void *args,
 		       struct nu_ref *ref_p);
 
+/* ---- exit() while the node runs: exit.c ---- */
+
+struct nu_exit_ops {
+	void (*end)(int status);  /* any thread but the first: the first is to take all down with this status */
+	void (*down)(int status); /* the first thread itself, in a handler that calls exit() */
+	void (*unprotect)(void);  /* the program's globals; signal-safe */
+};
+/* From here on until it is off, exit() from anywhere ends the job with that status; the first thread, once it has taken all
+ * down, calls exit() again. On the first thread. */
+void nu_exits_on(const struct nu_exit_ops *ops);
+void nu_exits_off(void);
+bool nu_exit_is_called(void);
+
 /* ---- to the controller: client.c. Thread context; each is a call to it ---- */
 
 struct nu_place {

@@ -5,6 +5,7 @@
 #include "ctrl/controller.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ static struct runtime {
 	pthread_mutex_t mutex; /* ended, status */
 	pthread_cond_t cond;
 	bool started, ended;
+	volatile bool serves; /* between start and end; the first thread's, and its handlers' */
 	int status;
 } runtime = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
@@ -32,8 +34,9 @@ static struct nu_fds foreign_fds; /* open before UCX opened its own */
 static void on_end(int status)
 {
 	pthread_mutex_lock(&runtime.mutex);
+	if (!runtime.ended) /* the first word counts */
+		runtime.status = status;
 	runtime.ended = true;
-	runtime.status = status;
 	pthread_cond_signal(&runtime.cond);
 	pthread_mutex_unlock(&runtime.mutex);
 }
@@ -185,49 +188,91 @@ static void first_body(void *arg)
 	report_loop();
 }
 
-static int run(const struct nu_image *image)
-{
-	static const struct nu_boot_ops boot_ops = {nu_death_note, on_end,
-						    nu_command}; /* the control thread outlives us */
-	struct nu_proclet *node;
-	char reason[256];
-	int ret = prepare(image, &node), status;
+/* ---- the whole ---- */
 
-	if (!ret && !runtime.options->writable_globals)
-		ret = nu_image_protect(true);
-	if (!ret)
-		ret = nu_join_barrier();
-	nu_boot_exits(!ret); /* main() may call exit() at once */
-	if (!ret)
-		ret = nu_sched_start(node, first_body, NULL);
-	nu_fds_close_new_on_exec(&foreign_fds);
-	if (ret)
-		goto fail;
-	ret = nu_boot_control_start(&boot_ops);
-	if (ret)
-		goto fail;
-	status = wait_end();
+static void unprotect(void)
+{
+	if (!runtime.options->writable_globals)
+		(void)!nu_image_protect(false); /* main() and the program's destructors still run */
+}
+
+/* On the first thread. */
+static void take_down(int status)
+{
+	/* A handler that has interrupted the first thread while it takes the node down, and calls exit(). */
+	if (!runtime.serves) {
+		fflush(NULL);
+		_exit(status);
+	}
+	runtime.serves = false;
 	fflush(NULL);
 	nu_boot_leave();
 	nu_verbs_stop();
 	if (nu_sched_stop())
 		_exit(status & 0xff); /* nothing may be taken down under the thread that still runs */
-	nu_boot_exits(false);
+	nu_exits_off();
 	if (nu_node.count > 1)
 		nu_wire_fini();
 	nu_verbs_close();
-	if (!runtime.options->writable_globals)
-		(void)!nu_image_protect(false);
+	unprotect();
 	nu_image_seal(false);
-	return status;
+}
 
-fail:
-	nu_boot_exits(false);
+/* A handler of the program's own that calls exit() finds the node either not begun or whole. */
+static void hold_signals(sigset_t *old_p)
+{
+	static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
+	sigset_t held;
+
+	sigfillset(&held);
+	for (unsigned i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++)
+		sigdelset(&held, crashes[i]);
+	pthread_sigmask(SIG_BLOCK, &held, old_p);
+}
+
+static int start(const struct nu_image *image)
+{
+	static const struct nu_boot_ops boot_ops = {nu_death_note, on_end,
+						    nu_command}; /* the control thread outlives us */
+	static const struct nu_exit_ops exit_ops = {on_end, take_down, unprotect};
+	struct nu_proclet *node;
+	sigset_t old;
+	int ret = prepare(image, &node);
+
+	if (!ret && !runtime.options->writable_globals)
+		ret = nu_image_protect(true);
+	if (!ret)
+		ret = nu_join_barrier();
+	hold_signals(&old);
+	if (!ret)
+		nu_exits_on(&exit_ops); /* main() may call exit() at once */
+	if (!ret)
+		ret = nu_sched_start(node, first_body, NULL);
+	nu_fds_close_new_on_exec(&foreign_fds);
+	if (!ret)
+		ret = nu_boot_control_start(&boot_ops);
+	runtime.serves = !ret;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return ret;
+}
+
+static int run(const struct nu_image *image)
+{
+	char reason[256];
+	int ret = start(image), status;
+
+	if (!ret) {
+		status = wait_end();
+		take_down(status);
+		if (nu_exit_is_called())
+			exit(status);
+		return status;
+	}
+	nu_exits_off();
 	snprintf(reason, sizeof(reason), "node %u cannot start: %s", nu_node.self, nu_strerror(ret));
 	nu_err("%s", reason);
 	nu_boot_fail(reason);
-	if (!runtime.options->writable_globals)
-		(void)!nu_image_protect(false); /* main() and the program's destructors still run */
+	unprotect();
 	nu_image_seal(false);
 	return ret;
 }

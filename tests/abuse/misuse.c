@@ -377,13 +377,15 @@ static int mainfunc(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	struct mis_ref none = {{0}};
+	struct nu_run_options options = {.node_init = NULL};
 	int ret;
 
 	if (argc < 2)
 		return 99;
+	options.writable_globals = !strncmp(argv[1], "outside", 7); /* what its kernel thread is told */
 	if (!strcmp(argv[1], "outside") && nu_node_self() == 0)
 		say_outside("before", none);
-	ret = nu_run(argc, argv, mainfunc, &(struct nu_run_options){.writable_globals = true});
+	ret = nu_run(argc, argv, mainfunc, &options);
 	if (!strcmp(argv[1], "outside") && nu_node_self() == 0)
 		say_outside("after", none);
 	if (!strcmp(argv[1], "outside") && nu_node_self() == 0)
