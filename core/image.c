@@ -12,18 +12,21 @@
 #include <unistd.h>
 
 #define RANGES_MAX 4
+#define CODE_MAX   (RANGES_MAX + NU_IMAGE_OBJECTS_MAX)
 
 struct range {
 	uintptr_t start, end;
 };
 
-/* Code of the program's object; ncode is written last and read first. */
-static struct range code[RANGES_MAX];
+/* Code of the program's object, then of its shared objects; ncode is written last and read first. */
+static struct range code[CODE_MAX];
 static atomic_uint ncode;
 static struct range own_code;		 /* libnu's code within it, when linked statically */
 static struct range guarded[RANGES_MAX]; /* what is write-protected now; nguarded is written last */
 static atomic_uint nguarded;
 static struct range program_methods, own_methods;
+static struct range object_methods[NU_IMAGE_OBJECTS_MAX];
+static unsigned nobjects;
 
 /* libnu's functions, where they are linked into the program itself. */
 extern const char __start_nu_text[] __attribute__((weak, visibility("hidden")));
@@ -58,41 +61,73 @@ struct dl_phdr_info nu_image_program(void)
 }
 
 /* A thread that goes on elsewhere finds another kernel thread's. Linked statically, libnu has some of its own there. */
-static void warn_of_tls(const struct dl_phdr_info *info)
+static void warn_of_tls(const struct dl_phdr_info *info, const char *what)
 {
 	for (unsigned i = 0; i < info->dlpi_phnum; i++) {
 		const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
 
 		if (ph->p_type == PT_TLS && ph->p_memsz &&
 		    (uintptr_t)__start_nu_text == (uintptr_t)__stop_nu_text && !nu_node.self)
-			nu_warn("the program has %zu bytes of thread-local variables: a proclet's thread "
-				"that "
-				"moves, or waits, finds another kernel thread's",
-				(size_t)ph->p_memsz);
+			nu_warn("%s has %zu bytes of thread-local variables: a proclet's thread that moves, "
+				"or "
+				"waits, finds another kernel thread's",
+				what, (size_t)ph->p_memsz);
 	}
+}
+
+static int add_code(const struct dl_phdr_info *info, const char *what, unsigned *n_p)
+{
+	unsigned begin = *n_p;
+
+	for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+
+		if (ph->p_type != PT_LOAD || !(ph->p_flags & PF_X))
+			continue;
+		if (*n_p == CODE_MAX || *n_p - begin == RANGES_MAX) {
+			nu_err("%s has more executable segments than there is room for: %d, %d of an object",
+			       what, CODE_MAX, RANGES_MAX);
+			return -EOVERFLOW;
+		}
+		code[*n_p].start = info->dlpi_addr + ph->p_vaddr;
+		code[(*n_p)++].end = info->dlpi_addr + ph->p_vaddr + ph->p_memsz;
+	}
+	if (*n_p == begin) {
+		nu_err("%s has no executable segment", what);
+		return -ENOEXEC;
+	}
+	return 0;
+}
+
+/* A shared object that has classes is part of the program; its globals are not write-protected. */
+static int add_object(const struct dl_phdr_info *info, const struct nu_image *image)
+{
+	struct range methods = {(uintptr_t)image->methods, (uintptr_t)image->methods_end};
+	unsigned n = atomic_load_explicit(&ncode, memory_order_relaxed);
+	int ret;
+
+	if (info->dlpi_addr == nu_image_program().dlpi_addr || methods.start == own_methods.start)
+		return 0;
+	ret = add_code(info, info->dlpi_name, &n);
+	if (ret)
+		return ret;
+	nu_info("%s has classes: its code is the program's, its globals are not write-protected",
+		info->dlpi_name);
+	warn_of_tls(info, info->dlpi_name);
+	object_methods[nobjects++] = methods;
+	atomic_store_explicit(&ncode, n, memory_order_release);
+	return 0;
 }
 
 int nu_image_init(const struct nu_image *image)
 {
 	struct dl_phdr_info info = nu_image_program();
 	unsigned n = 0;
+	int ret = add_code(&info, "the program", &n);
 
-	for (unsigned i = 0; i < info.dlpi_phnum; i++) {
-		const ElfW(Phdr) *ph = &info.dlpi_phdr[i];
-		if (ph->p_type != PT_LOAD || !(ph->p_flags & PF_X))
-			continue;
-		if (n == RANGES_MAX) {
-			nu_err("the program has more than %d executable segments", RANGES_MAX);
-			return -EOVERFLOW;
-		}
-		code[n].start = info.dlpi_addr + ph->p_vaddr;
-		code[n++].end = info.dlpi_addr + ph->p_vaddr + ph->p_memsz;
-	}
-	if (!n) {
-		nu_err("the program has no executable segment");
-		return -ENOEXEC;
-	}
-	warn_of_tls(&info);
+	if (ret)
+		return ret;
+	warn_of_tls(&info, "the program");
 	own_code = (struct range){(uintptr_t)__start_nu_text, (uintptr_t)__stop_nu_text};
 	own_methods = (struct range){(uintptr_t)__start_nu_methods, (uintptr_t)__stop_nu_methods};
 	if (image)
@@ -101,8 +136,9 @@ int nu_image_init(const struct nu_image *image)
 		nu_image_code_start = code[0].start;
 		nu_image_code_bytes = code[0].end - code[0].start;
 	}
+	nobjects = 0;
 	atomic_store_explicit(&ncode, n, memory_order_release);
-	return 0;
+	return nu_image_objects(add_object);
 }
 
 /* A section of them is an array: only its members' addresses will do. */
@@ -114,9 +150,20 @@ static bool is_member(const struct range *r, const struct nu_method *m)
 	       offset % sizeof(*m) == 0;
 }
 
+static bool __attribute__((noinline)) is_of_object(const struct nu_method *m)
+{
+	for (unsigned i = 0; i < nobjects; i++) {
+		if (is_member(&object_methods[i], m))
+			return true;
+	}
+	return false;
+}
+
 bool nu_image_is_method(const struct nu_method *m)
 {
-	return (is_member(&program_methods, m) || is_member(&own_methods, m)) && m->magic == NU_METHOD_MAGIC;
+	if (!is_member(&program_methods, m) && !is_member(&own_methods, m) && !is_of_object(m))
+		return false;
+	return m->magic == NU_METHOD_MAGIC;
 }
 
 const struct nu_class nu_node_class = {.name = "node"};

@@ -90,6 +90,9 @@ struct nu_image {
 extern const struct nu_method __start_nu_methods[] __attribute__((__weak__, __visibility__("hidden")));
 extern const struct nu_method __stop_nu_methods[] __attribute__((__weak__, __visibility__("hidden")));
 
+/* Called by constructors that NU_CLASS makes, once for each object that has classes. */
+NU_API void nu_image_add(const struct nu_image *image);
+
 /*
  * Runs the logical process: joins the job that nu_launch started, or a one-node job if there is none, and runs
  * `main_fn` as the first thread of the main proclet, on node 0. Other nodes serve until the job ends.

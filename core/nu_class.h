@@ -405,6 +405,10 @@ NU_API int nu_future_wait(struct nu_future *f);
 		(void)nu_args, (void)nu_out;                                                                 \
 		*(int *)nu_result = C##_init(nu_root NU_EACH(n, NU_GET, ~, __VA_ARGS__));                    \
 	}                                                                                                    \
+	static __attribute__((__constructor__)) void C##_nu_known(void)                                      \
+	{                                                                                                    \
+		nu_image_add(&(const struct nu_image){__start_nu_methods, __stop_nu_methods});               \
+	}                                                                                                    \
 	extern NU_HIDDEN const struct nu_class C##_class;                                                    \
 	NU_DESCRIPTOR(C, C##_init, "init", sizeof(int), NU_RESULT_FIXED, 1, 0);                              \
 	static inline NU_STUB int C##_create(const struct nu_options *nu_o NU_EACH(n, NU_PARAM, ~,           \

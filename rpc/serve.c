@@ -179,6 +179,12 @@ static void __attribute__((cold)) say_other_class(const struct nu_proclet *p, co
 		p->cls ? "a " : "of no class", p->cls ? p->cls->name : "");
 }
 
+/* The program and each of its shared objects that declare a class have a descriptor of it. */
+static bool __attribute__((cold)) is_same_class(const struct nu_class *a, const struct nu_class *b)
+{
+	return a && b && a->root_bytes == b->root_bytes && !strcmp(a->name, b->name);
+}
+
 struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method *m, const void *packed,
 				   size_t len, int *err_p)
 {
@@ -189,7 +195,7 @@ struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method 
 	struct nu_thread *t;
 	char *room;
 
-	if (unlikely(m->cls != p->cls) && m->cls) {
+	if (unlikely(m->cls != p->cls) && m->cls && !is_same_class(m->cls, p->cls)) {
 		say_other_class(p, m);
 		*err_p = -EINVAL;
 		return NULL;

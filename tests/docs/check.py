@@ -135,7 +135,7 @@ def man_pages_have_every_option():
 def man_pages_have_every_function():
     """public functions and macros that no man page names"""
     text = "\n".join(page_text(p) for p in (SRC / "man").glob("*.[37]"))
-    internal = {"nu_errno_location", "nu_run_image", "nu_call", "nu_call_async", "nu_create", "nu_create_async", "nu_future_wait"}
+    internal = {"nu_errno_location", "nu_run_image", "nu_image_add", "nu_call", "nu_call_async", "nu_create", "nu_create_async", "nu_future_wait"}
     names = set()
     for h in ("nu.h", "nu_class.h", "nu_thread.h"):
         header = (SRC / "core" / h).read_text().replace("__must_check", "")

@@ -26,6 +26,10 @@ const char *nu_strerror(int err)
 
 int (*fake_nu_fault)(struct nu_ref target, const struct nu_method *m);
 
+void nu_image_add(const struct nu_image *image)
+{
+}
+
 /* ---- proclets ---- */
 
 struct fake_proclet {
