@@ -76,7 +76,7 @@ struct nu_run_options {
 	int (*node_init)(unsigned node);
 	/* Leave the program's globals writable after node_init: each node then has its own copies. */
 	bool writable_globals;
-	/* Heap capacity of the main proclet in bytes; 0: 1 GiB. */
+	/* Heap capacity of the main proclet in bytes, rounded up to a power of two, 1 MiB..1 TiB; 0: 1 GiB. */
 	size_t main_capacity_bytes;
 };
 
@@ -100,7 +100,7 @@ NU_API void nu_image_add(const struct nu_image *image);
  *
  * Return: what main_fn returned (on every node), to be used as the exit status; a negative errno if the node
  * could not start or the job failed, with the cause on stderr.
- * Errors: -EINVAL called twice or within a proclet; -ENOMEM no memory for the pool; -EPROTO this node's layout
+ * Errors: -EINVAL called twice or within a proclet, or without a main function; -ENOMEM no memory for the pool; -EPROTO this node's layout
  * differs from the others'; -EHOSTDOWN a node died.
  */
 NU_API int nu_run_image(int argc, char **argv, nu_main_fn main_fn, const struct nu_run_options *options,
@@ -175,7 +175,8 @@ NU_API unsigned nu_node_self(void);
 NU_API unsigned nu_node_count(void);
 
 /*
- * Fills @infos with up to @max nodes. Return: how many there are. Context: a proclet's thread; may switch.
+ * Fills @infos with up to @max nodes. Return: how many there are. Context: a proclet's thread; may switch. Errors: -EINVAL
+ * @infos is NULL with a @max.
  */
 NU_API int __must_check nu_nodes(struct nu_node_info *infos, unsigned max);
 
@@ -213,7 +214,8 @@ struct nu_stats {
 	uint64_t pauses[NU_STATS_PAUSES];
 };
 
-/* Reads the counters of @node. Context: a proclet's thread; may switch. Errors: -EINVAL, -EHOSTDOWN. */
+/* Reads the counters of @node. Context: a proclet's thread; may switch. Errors: -EINVAL no such node, or
+ * @stats_p is NULL; -EHOSTDOWN. */
 NU_API int __must_check nu_stats(unsigned node, struct nu_stats *stats_p);
 
 /* ---- calls ---- */
@@ -221,7 +223,8 @@ NU_API int __must_check nu_stats(unsigned node, struct nu_stats *stats_p);
 /*
  * Sets the deadline for the calls that this thread issues from now on: @timeout_us from now, 0 for none. A call
  * that is not answered by then returns -ETIMEDOUT, which means that nobody knows whether it ran. Calls nested in
- * a method do not inherit it. Return: what was left of the earlier deadline in us, 0 if none.
+ * a method do not inherit it. One beyond what the clock can say (290 years) is for ever. Return: what was left of the earlier
+ * deadline in us, 1 if it has passed, 0 if there was none.
  */
 NU_API uint64_t nu_deadline_set_us(uint64_t timeout_us);
 

@@ -143,9 +143,9 @@ __attribute__((section("nu_methods"), used)) static const struct nu_method creat
 	.cls = &nu_node_class,
 };
 
-static int capacity_of(const struct nu_options *o, size_t *bytes_p)
+int nu_instance_capacity(size_t wanted_bytes, size_t *bytes_p)
 {
-	size_t bytes = o->capacity_bytes ? o->capacity_bytes : NU_SEG_DEFAULT_BYTES, up = NU_SEG_UNIT_BYTES;
+	size_t bytes = wanted_bytes ? wanted_bytes : NU_SEG_DEFAULT_BYTES, up = NU_SEG_UNIT_BYTES;
 
 	if (bytes > NU_SEG_MAX_BYTES) {
 		nu_warn("a proclet's capacity of %zu bytes is above the limit of 1 TiB", bytes);
@@ -177,7 +177,7 @@ int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, c
 	struct nu_place place;
 	size_t len;
 	void *packed;
-	int ret = capacity_of(o, &rounded.capacity_bytes), status = 0;
+	int ret = nu_instance_capacity(o->capacity_bytes, &rounded.capacity_bytes), status = 0;
 
 	if (ret)
 		return ret;

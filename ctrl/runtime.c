@@ -121,14 +121,16 @@ static void main_body(void *arg)
 
 static int main_start(void)
 {
-	size_t capacity = runtime.options->main_capacity_bytes;
+	size_t capacity;
 	struct nu_proclet *p;
 	struct nu_thread *t;
 	uint64_t id;
-	int ret = nu_client_main(capacity ? capacity : NU_SEG_DEFAULT_BYTES, &id);
+	int ret = nu_instance_capacity(runtime.options->main_capacity_bytes, &capacity);
 
 	if (!ret)
-		ret = nu_instance_make(id, NULL, capacity ? capacity : NU_SEG_DEFAULT_BYTES, true, 0, &p);
+		ret = nu_client_main(capacity, &id);
+	if (!ret)
+		ret = nu_instance_make(id, NULL, capacity, true, 0, &p);
 	if (ret)
 		return ret;
 	t = nu_thread_alloc(p);
@@ -282,7 +284,7 @@ NU_API int nu_run_image(int argc, char **argv, nu_main_fn main_fn, const struct 
 {
 	static const struct nu_run_options defaults;
 
-	if (runtime.started || nu_thread_self())
+	if (runtime.started || nu_thread_self() || !main_fn)
 		return -EINVAL;
 	runtime.started = true;
 	runtime.main_fn = main_fn;

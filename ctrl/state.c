@@ -116,9 +116,9 @@ void nu_ctrl_settle(struct nu_ctrl *c, struct nu_ctrl_proclet *e)
 		nu_ctrl_list_del(c, e, NU_CTRL_LIMBO);
 		c->waiting--;
 	}
-	if (e->has_segment && nu_id_seg(e->id) == NU_SEG_MAIN)
+	if (e->has_segment && c->main_taken && nu_id_seg(e->id) == c->main_seg)
 		c->main_taken = false;
-	else if (e->has_segment)
+	if (e->has_segment && nu_id_seg(e->id) != NU_SEG_MAIN)
 		nu_segments_put(&c->segments, nu_id_seg(e->id), e->order);
 	e->has_segment = false;
 	if (e->life == NU_CTRL_GONE) {
@@ -396,23 +396,23 @@ int nu_ctrl_proclet_new(struct nu_ctrl *c, uint64_t capacity_bytes, bool pinned,
 int nu_ctrl_proclet_main(struct nu_ctrl *c, unsigned node, uint64_t capacity_bytes, uint64_t *id_p)
 {
 	struct nu_ctrl_proclet *e;
+	uint32_t seg = NU_SEG_MAIN;
 	unsigned order;
 	int ret = nu_segments_order(capacity_bytes, &order);
 
-	if (ret || (uint64_t)NU_SEG_UNIT_BYTES << order > NU_GIB) {
-		nu_err("controller: the main proclet wants %llu MiB; its segment has 1024",
-		       (unsigned long long)(capacity_bytes >> NU_SEG_UNIT_SHIFT));
-		return -EINVAL;
-	}
-	if (c->main_taken)
-		return -EEXIST;
-	ret = wanted_node(c, node, &node);
+	if (!ret && c->main_taken)
+		ret = -EEXIST;
+	if (!ret)
+		ret = wanted_node(c, node, &node);
 	if (!ret)
 		ret = reserve_one(c);
+	if (!ret && (uint64_t)NU_SEG_UNIT_BYTES << order > NU_GIB) /* what lies at NU_SEG_MAIN */
+		ret = nu_segments_get(&c->segments, order, &seg);
 	if (ret)
 		return ret;
 	c->main_taken = true;
-	e = enter(c, NU_SEG_MAIN, order, node, false, 0);
+	c->main_seg = seg;
+	e = enter(c, seg, order, node, false, 0);
 	*id_p = e->id;
 	return nu_ctrl_proclet_ready(c, e->id);
 }

@@ -175,7 +175,9 @@ struct nu_ctrl {
 	uint32_t doubt_head, wait_head;
 	uint64_t waiting; /* on wait_head */
 	uint64_t next_generation, first_generation;
-	bool main_taken; /* the main proclet's segment, which is not the buddy allocator's */
+	bool main_taken; /* there is a main proclet ... */
+	uint32_t
+		main_seg; /* ... in NU_SEG_MAIN, which is not the buddy allocator's, or, above 1 GiB, in one of his */
 	uint64_t counts[NU_CTRL_GONE + 1];
 };
 
@@ -217,7 +219,7 @@ unsigned nu_ctrl_nodes(const struct nu_ctrl *c, struct nu_node_info *infos, unsi
  */
 int __must_check nu_ctrl_proclet_new(struct nu_ctrl *c, uint64_t capacity_bytes, bool pinned, unsigned wanted,
 				     uint64_t bytes, uint64_t *id_p, unsigned *node_p);
-/* Enters the main proclet in its own segment, ready at once. Errors: -EEXIST; -EINVAL more than 1 GiB; as above. */
+/* Enters the main proclet, ready at once. Errors: -EEXIST; as above. */
 int __must_check nu_ctrl_proclet_main(struct nu_ctrl *c, unsigned node, uint64_t capacity_bytes,
 				      uint64_t *id_p);
 /* Who it is created for: if that is lost before it is constructed, nobody else knows of it. Errors: -ESTALE; -EHOSTDOWN. */

@@ -71,9 +71,9 @@ static int check_proclet(const struct nu_ctrl *c, const struct nu_ctrl_proclet *
 		s->pending[e->life == NU_CTRL_NEW ? e->node : e->moving_to]++;
 	}
 	s->live[e->node] += e->life != NU_CTRL_NEW && e->on_lists >> NU_CTRL_AT & 1;
-	if (e->has_segment && nu_id_seg(e->id) == NU_SEG_MAIN)
+	if (e->has_segment && c->main_taken && nu_id_seg(e->id) == c->main_seg)
 		s->main_taken++;
-	else if (e->has_segment)
+	if (e->has_segment && nu_id_seg(e->id) != NU_SEG_MAIN)
 		s->used_units += 1u << e->order;
 	return 0;
 }

@@ -203,7 +203,7 @@ Test(create, main_proclet)
 	uint64_t id = 0, again = 9;
 
 	start(2);
-	IS(nu_ctrl_proclet_main(&c, 0, NU_GIB + 1, &id), -EINVAL);
+	IS(nu_ctrl_proclet_main(&c, 0, NU_SEG_MAX_BYTES + 1, &id), -EINVAL);
 	IS(nu_ctrl_proclet_main(&c, 7, 0, &id), -EINVAL);
 	OK(nu_ctrl_proclet_main(&c, 0, 0, &id));
 	IS(nu_id_seg(id), NU_SEG_MAIN);
