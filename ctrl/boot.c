@@ -13,7 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EXCHANGE_TIMEOUT_S 30 /* NU_BOOT_TIMEOUT_S overrides it (a debugger stops nodes for longer) */
+#define EXCHANGE_TIMEOUT_S_MAX 1000000000ul
+#define EXCHANGE_TIMEOUT_S     30 /* NU_BOOT_TIMEOUT_S overrides it (a debugger stops nodes for longer) */
 
 static pthread_mutex_t send_lock = PTHREAD_MUTEX_INITIALIZER; /* one message at a time on the socket */
 static const struct nu_boot_ops *boot_ops;
@@ -61,6 +62,9 @@ static uint64_t exchange_deadline_ns(void)
 	const char *env = getenv("NU_BOOT_TIMEOUT_S");
 	unsigned long s = env ? strtoul(env, NULL, 10) : 0;
 	struct timespec t;
+
+	if (s > EXCHANGE_TIMEOUT_S_MAX)
+		s = EXCHANGE_TIMEOUT_S_MAX;
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return ((uint64_t)t.tv_sec + (s ? s : EXCHANGE_TIMEOUT_S)) * 1000000000u + (uint64_t)t.tv_nsec;
 }

@@ -9,6 +9,7 @@
 #include "core/size.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -50,7 +51,8 @@ static int wait_readable(int fd, uint64_t deadline_ns)
 			uint64_t now = clock_ns();
 			if (now >= deadline_ns)
 				return -ETIMEDOUT;
-			timeout_ms = (int)((deadline_ns - now) / 1000000 + 1);
+			uint64_t left_ms = (deadline_ns - now) / 1000000 + 1;
+			timeout_ms = left_ms < INT_MAX ? (int)left_ms : INT_MAX;
 		}
 		int n = poll(&p, 1, timeout_ms);
 		if (n > 0)

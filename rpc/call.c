@@ -522,7 +522,7 @@ NU_API uint64_t nu_deadline_set_us(uint64_t timeout_us)
 		return 0;
 	if (t->call_deadline_ns)
 		left = t->call_deadline_ns > now ? (t->call_deadline_ns - now) / 1000 : 1;
-	t->call_deadline_ns = timeout_us ? now + timeout_us * 1000 : 0;
+	t->call_deadline_ns = timeout_us ? nu_deadline_after_us(timeout_us) : 0;
 	return left;
 }
 

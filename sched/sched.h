@@ -96,8 +96,8 @@ struct nu_thread {
 	uint64_t reply_proclet;	   /* serving: whom to answer: proclet, thread, sequence; 0: nobody */
 	struct nu_thread *reply_thread;
 	uint64_t reply_seq;
-	uint32_t reply_node; /* where that proclet was when it called: a hint */
-	uint32_t serve_flags;
+	uint32_t reply_node;  /* where that proclet was when it called: a hint */
+	uint32_t serve_flags; /* errno of a span result that could not be taken */
 	const struct nu_method *serve_method;
 	void *serve_args, *serve_result;
 	void *serve_buffer;	   /* heap block of the callee that holds large arguments, or NULL */
@@ -320,6 +320,8 @@ bool nu_thread_is_here(const struct nu_thread *t);
 
 /* ---- timers ---- */
 uint64_t nu_mono_ns(void); /* the node's monotonic clock */
+/* @timeout_us from now on that clock; never beyond UINT64_MAX / 2. */
+uint64_t nu_deadline_after_us(uint64_t timeout_us);
 /* Calls @fn(arg) in scheduler context of the calling core after @after_ns; one shot; must not block. */
 int __must_check nu_timer_call(uint64_t after_ns, void (*fn)(void *arg), void *arg);
 

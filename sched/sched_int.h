@@ -318,5 +318,3 @@ struct nu_thread *nu_waitq_pop_all(struct nu_waitq *q, uint32_t *n_p);
 void nu_waitq_ready_all(struct nu_thread *chain);
 /* Waits; @lock guards @q and is released. 0 or -ETIMEDOUT, and then the caller is out of @q. */
 int nu_waitq_wait(struct nu_waitq *q, struct nu_lock *lock, uint64_t deadline_ns);
-/* A deadline on the node's clock, UINT64_MAX-safe. */
-uint64_t nu_deadline_after_us(uint64_t timeout_us);

@@ -317,7 +317,8 @@ int main(int argc, char **argv)
 			break;
 		case 'T':
 			if (!is_number(optarg, 10, 86400) || !(timeout_s = atoi(optarg)))
-				die(2, "--time-out takes a number of seconds, not '%s'", optarg);
+				die(2, "--time-out takes a number of seconds from 1 to 86400, not '%s'",
+				    optarg);
 			break;
 		case 'h':
 			help();

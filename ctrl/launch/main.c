@@ -162,7 +162,7 @@ static double seconds(const char *option, const char *text, double min)
 	char *end;
 	double s = strtod(text, &end);
 	if (end == text || *end || !(s >= min) || s > 1e6)
-		usage("%s takes a number of seconds, not '%s'", option, text);
+		usage("%s takes a number of seconds from %g to 1e6, not '%s'", option, min, text);
 	return s;
 }
 
@@ -263,7 +263,8 @@ static void take_option(int c, struct options *o)
 	case 'T':
 		o->time_out_s = strtod(optarg, &end);
 		if (end == optarg || *end || !(o->time_out_s > 0) || o->time_out_s > 1e9)
-			usage("--time-out takes a number of seconds, not '%s'", optarg);
+			usage("--time-out takes a number of seconds, above 0 and up to 1e9, not '%s'",
+			      optarg);
 		break;
 	case 'p':
 		o->no_prefix = true;
