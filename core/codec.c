@@ -43,10 +43,16 @@ static bool contents_bytes(const struct nu_field *f, const struct span *s, size_
 	return true;
 }
 
+/* The node's own methods carry the packed arguments of constructors. */
+static size_t limit_of(const struct nu_method *m)
+{
+	return m->cls == &nu_node_class ? NU_MESSAGE_MAX_BYTES : NU_CALL_MAX_BYTES;
+}
+
 static ssize_t too_large(const struct nu_method *m)
 {
-	nu_warn("call %s.%s: its arguments are larger than the limit of %zu bytes for a message",
-		m->class_name, m->name, NU_MESSAGE_MAX_BYTES);
+	nu_warn("call %s.%s: its arguments are larger than the limit of %zu bytes, each span rounded up to 8",
+		m->class_name, m->name, limit_of(m));
 	return -EMSGSIZE;
 }
 
@@ -70,7 +76,7 @@ ssize_t nu_codec_args_bytes(const struct nu_method *m, const void *args)
 		if (!contents_bytes(f, (const void *)((const char *)args + f->offset), &bytes))
 			return too_large(m);
 		sum += NU_ALIGN_UP(bytes, WIRE_ALIGN);
-		if (fixed + sum > NU_MESSAGE_MAX_BYTES)
+		if (fixed + sum > limit_of(m))
 			return too_large(m);
 	}
 	return (ssize_t)sum;

@@ -613,9 +613,12 @@ void nu_blackout_read(struct nu_stats *s);
 
 /* ---- codecs: codec.c; descriptors are made by the macros of nu_class.h ---- */
 
-#define NU_MESSAGE_MAX_BYTES ((size_t)16 << 20)
-/* Bytes that the spans of @args add to the struct of arguments padded to 8; 0 if the method has no fields. -EMSGSIZE:
- * together more than NU_MESSAGE_MAX_BYTES. */
+#define NU_MESSAGE_MAX_BYTES                                                                                 \
+	(NU_CALL_MAX_BYTES + 4096) /* with what the runtime puts around a constructor's arguments */
+/*
+ * Bytes that the spans of @args add to the struct of arguments padded to 8; 0 if the method has no fields. -EMSGSIZE: with the
+ * struct more than NU_CALL_MAX_BYTES, said in the log.
+ */
 ssize_t nu_codec_args_bytes(const struct nu_method *m, const void *args);
 /* Writes args and their spans to @to: args_bytes without fields, else args_bytes padded to 8 and the above. */
 void nu_codec_args_pack(const struct nu_method *m, const void *args, void *to);

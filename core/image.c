@@ -166,8 +166,6 @@ bool nu_image_is_method(const struct nu_method *m)
 	return m->magic == NU_METHOD_MAGIC;
 }
 
-const struct nu_class nu_node_class = {.name = "node"};
-
 const struct nu_class *nu_image_class_of(const struct nu_method *init)
 {
 	return nu_image_is_method(init) && init->constructor && init->cls->init == init ? init->cls : NULL;

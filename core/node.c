@@ -25,7 +25,9 @@ static unsigned first_core(void)
 }
 
 __thread struct nu_here *nu_here;
-uintptr_t nu_image_code_start, nu_image_code_bytes; /* here, since tests have an image.c of their own */
+/* Here, since tests have an image.c of their own. */
+uintptr_t nu_image_code_start, nu_image_code_bytes;
+const struct nu_class nu_node_class = {.name = "node"};
 
 /* Until sched/ fills them in: no proclet runs, and everybody counts as core 0. */
 struct nu_proclet *(*nu_current_proclet_fn)(void) = no_proclet;

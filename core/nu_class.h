@@ -60,8 +60,17 @@ struct nu_class {
 };
 
 /*
+ * Most that a call's arguments may be together, each span rounded up to 8 bytes, and most that its result may be; the same
+ * whether the proclet is on this node or on another. Beyond it the call returns -EMSGSIZE.
+ */
+#define NU_CALL_MAX_BYTES ((size_t)16 << 20)
+
+/*
  * Gives a span result from inside a method: copies @len_bytes at @data now, so locks may be dropped after it. The last
- * call wins; without one the result's data is NULL.
+ * call wins; without one, or if that was nu_out_str() of NULL, the result's data is NULL. If the last one cannot be taken, the
+ * method runs on, and its caller gets -EMSGSIZE (more than NU_CALL_MAX_BYTES), -EINVAL (@data is NULL, @len_bytes is not 0) or
+ * -ENOMEM (no room in the proclet's heap), said in the log. NULL with 0 bytes is an empty result.
+ * Context: the method's own thread or another of its proclet's, before it returns.
  */
 NU_API void nu_out_bytes(struct nu_out *out, const void *data, size_t len_bytes);
 NU_API void nu_out_str(struct nu_out *out, const char *s);
@@ -165,7 +174,10 @@ NU_API int nu_future_wait(struct nu_future *f);
 	enum { vec_##V##_is_not_declared_with_NU_VEC = 1 };                                                  \
 	static inline NU_UNUSED void V##_nu_out(struct nu_out *nu_out, const T *nu_items, size_t nu_n)       \
 	{                                                                                                    \
-		nu_out_bytes(nu_out, nu_items, nu_n * sizeof(T));                                            \
+		size_t nu_len;                                                                               \
+		if (__builtin_mul_overflow(nu_n, sizeof(T), &nu_len))                                        \
+			nu_len = SIZE_MAX;                                                                   \
+		nu_out_bytes(nu_out, nu_items, nu_len);                                                      \
 	}                                                                                                    \
 	NU_SEMICOLON
 
@@ -177,10 +189,12 @@ NU_API int nu_future_wait(struct nu_future *f);
  *   int  C_create_async(const struct nu_options *, args..., struct C_create_future *f)
  *   int  C_create_wait(struct C_create_future *f, struct C_ref *ref_p)
  *   int  C_ref_get(struct C_ref)           one more count for the calling proclet, as nu_ref_get()
- *   int  C_ref_put(struct C_ref *)         gives it back and empties it, as nu_ref_put(); 0 if it was empty
+ *   int  C_ref_put(struct C_ref *)         gives it back and empties it, as nu_ref_put(); 0 if it was empty or NULL
  *   struct C_weak C_weak(struct C_ref)     the weak reference to the same proclet
  *   int  C_weak_get(struct C_weak, struct C_ref *strong_p)      -ESTALE: it is gone
  *   struct C_weak C_self(void)             the calling proclet, which must be a C
+ * Without a place for the reference (NULL) C_create() and C_weak_get() do nothing and return -EINVAL; C_create_wait() leaves it in
+ * the future.
  * A header that hides struct C has NU_CLASS_DECLARE(C, kinds...) instead, and one file NU_CLASS_DEFINE(C).
  */
 #define NU_CLASS(...)	      NU_KINDS(NU_EXPECT, NU_CLASS_WHOLE, , ##__VA_ARGS__)
@@ -201,11 +215,12 @@ NU_API int nu_future_wait(struct nu_future *f);
  * You get       int C_name(struct C_ref, args..., T *result_p)
  *               int C_name_async(struct C_ref, args..., struct C_name_future *f)
  *               int C_name_wait(struct C_name_future *f, T *result_p)
- * No result_p with none. They return 0 or what became of the call: -ESTALE no such proclet any more; -EHOSTDOWN its
- * node died, or one that had the call in its hands: nobody knows whether it ran; -ETIMEDOUT nobody knows whether it ran;
- * -EMSGSIZE too large; -ENOMEM no memory for it here or there, or for its result; -EDEADLK; -EINVAL the proclet is of
- * another class. What the method has to say is in *result_p, untouched on failure; strings, bytes, vectors and references are
- * handed out by the first wait only. Context: a proclet's thread; they switch.
+ * No result_p with none; if it is NULL the result is dropped, by C_name_wait() left in the future. They return 0 or what became
+ * of the call: -ESTALE no such proclet any more; -EHOSTDOWN its node died, or one that had the call in its hands: nobody knows
+ * whether it ran; -ETIMEDOUT nobody knows whether it ran; -EMSGSIZE arguments or result above NU_CALL_MAX_BYTES; -ENOMEM no memory
+ * for it here or there, or for its result; -EDEADLK; -EINVAL the proclet is of another class, or the method gave NULL with a
+ * length. What the method has to say is in *result_p, untouched on failure; strings, bytes, vectors and references are handed
+ * out by the first wait only. Context: a proclet's thread; they switch.
  */
 #define NU_METHOD(C, name, ...)                                                                              \
 	NU_ASSERT_CLASS(C, "the class of method " #name)                                                     \
@@ -247,6 +262,8 @@ NU_API int nu_future_wait(struct nu_future *f);
 	__extension__ struct N##_args {                                                                      \
 		NU_EACH(n, NU_MEMBER, ~, __VA_ARGS__)                                                        \
 	};                                                                                                   \
+	_Static_assert(sizeof(struct N##_args) <= NU_CALL_MAX_BYTES,                                         \
+		       #N ": its arguments are larger than NU_CALL_MAX_BYTES");                              \
 	static const struct nu_field N##_nu_fields[] = {NU_EACH(n, NU_ENTRY, N##_args, __VA_ARGS__){0, 0, 0}}
 #define NU_PACKED(N, ...) __extension__ struct N##_args nu_args = {__VA_ARGS__}
 /*
@@ -300,8 +317,8 @@ NU_API int nu_future_wait(struct nu_future *f);
 	{                                                                                                    \
 		NU_PACKED(N, NU_UNPAREN SETS);                                                               \
 		struct nu_bytes nu_got = {NULL, 0};                                                          \
-		int nu_ret = nu_call(nu_target.ref, &N##_method, &nu_args, &nu_got);                         \
-		if (!nu_ret)                                                                                 \
+		int nu_ret = nu_call(nu_target.ref, &N##_method, &nu_args, nu_result_p ? &nu_got : NULL);    \
+		if (!nu_ret && nu_result_p)                                                                  \
 			*nu_result_p = (T){nu_got.data, nu_got.len_bytes / (ITEM)};                          \
 		return nu_ret;                                                                               \
 	}
@@ -343,7 +360,7 @@ NU_API int nu_future_wait(struct nu_future *f);
 	static inline NU_STUB int N##_wait(struct N##_future *nu_f, T *nu_result_p)                          \
 	{                                                                                                    \
 		int nu_ret = nu_future_wait(&nu_f->nu_base);                                                 \
-		if (!nu_ret)                                                                                 \
+		if (!nu_ret && nu_result_p)                                                                  \
 			TAKE;                                                                                \
 		return nu_ret;                                                                               \
 	}
@@ -360,6 +377,8 @@ NU_API int nu_future_wait(struct nu_future *f);
 	NU_CAT(NU_BODY_, NU_R_SORT##R)                                                                       \
 	(BODY, NU_R_TYPE##R, (struct C * NU_EACH(n, NU_PARAM, ~, __VA_ARGS__)));                             \
 	NU_ARGUMENTS(N, n, __VA_ARGS__);                                                                     \
+	_Static_assert(sizeof(NU_R_TYPE##R) <= NU_CALL_MAX_BYTES,                                            \
+		       #N ": its result is larger than NU_CALL_MAX_BYTES");                                  \
 	static void N##_nu_run(void *nu_root, void *nu_in, void *nu_result, struct nu_out *nu_out)           \
 	{                                                                                                    \
 		struct N##_args *nu_args = nu_in;                                                            \
@@ -416,7 +435,7 @@ NU_API int nu_future_wait(struct nu_future *f);
 					     struct C##_ref *nu_ref_p)                                       \
 	{                                                                                                    \
 		NU_PACKED(C##_init, NU_EACH(n, NU_SET, ~, __VA_ARGS__));                                     \
-		return nu_create(&C##_class, nu_o, &nu_args, &nu_ref_p->ref);                                \
+		return nu_create(&C##_class, nu_o, &nu_args, nu_ref_p ? &nu_ref_p->ref : NULL);              \
 	}                                                                                                    \
 	struct C##_create_future {                                                                           \
 		struct nu_future nu_base;                                                                    \
@@ -432,7 +451,7 @@ NU_API int nu_future_wait(struct nu_future *f);
 	static inline NU_STUB int C##_create_wait(struct C##_create_future *nu_f, struct C##_ref *nu_ref_p)  \
 	{                                                                                                    \
 		int nu_ret = nu_future_wait(&nu_f->nu_base);                                                 \
-		if (!nu_ret)                                                                                 \
+		if (!nu_ret && nu_ref_p)                                                                     \
 			(nu_ref_p->ref = nu_f->nu_base.ref, nu_f->nu_base.ref = (struct nu_ref){0});         \
 		return nu_ret;                                                                               \
 	}                                                                                                    \
@@ -446,8 +465,11 @@ NU_API int nu_future_wait(struct nu_future *f);
 	}                                                                                                    \
 	static inline NU_UNUSED int C##_ref_put(struct C##_ref *nu_p)                                        \
 	{                                                                                                    \
-		int nu_ret = nu_p->ref.id ? nu_ref_put(nu_p->ref) : 0;                                       \
-		nu_p->ref.id = 0;                                                                            \
+		int nu_ret = 0;                                                                              \
+		if (nu_p && nu_p->ref.id) {                                                                  \
+			nu_ret = nu_ref_put(nu_p->ref);                                                      \
+			nu_p->ref.id = 0;                                                                    \
+		}                                                                                            \
 		return nu_ret;                                                                               \
 	}                                                                                                    \
 	static inline NU_UNUSED void C##_nu_scope_end(struct C##_ref *nu_p)                                  \
@@ -460,7 +482,7 @@ NU_API int nu_future_wait(struct nu_future *f);
 	}                                                                                                    \
 	static inline NU_STUB int C##_weak_get(struct C##_weak nu_w, struct C##_ref *nu_strong_p)            \
 	{                                                                                                    \
-		int nu_ret = nu_ref_get(nu_w.ref);                                                           \
+		int nu_ret = nu_strong_p ? nu_ref_get(nu_w.ref) : -EINVAL;                                   \
 		if (!nu_ret)                                                                                 \
 			nu_strong_p->ref = nu_w.ref;                                                         \
 		return nu_ret;                                                                               \

@@ -20,9 +20,9 @@ typedef void (*nu_thread_fn)(void *arg);
  * or detached. It dies with its proclet. Errors: -ENOMEM no stack is left (NU_STACK_KIB sets their size).
  */
 NU_API int __must_check nu_thread_spawn(nu_thread_fn fn, void *arg, struct nu_thread **thread_p);
-/* Waits until @thread ends and frees it. Errors: -EDEADLK oneself; -EINVAL detached or joined by another. */
+/* Waits until @thread ends and frees it. Errors: -EDEADLK oneself; -EINVAL detached or joined by another, or NULL. */
 NU_API int nu_thread_join(struct nu_thread *thread);
-/* Lets @thread be freed when it ends. Errors: -EINVAL already detached or being joined. */
+/* Lets @thread be freed when it ends. Errors: -EINVAL already detached or being joined, or NULL. */
 NU_API int nu_thread_detach(struct nu_thread *thread);
 /* Lets others run first. */
 NU_API void nu_yield(void);

@@ -141,7 +141,7 @@ int nu_service_stats(unsigned node, struct nu_stats *s)
 
 NU_API int nu_stats(unsigned node, struct nu_stats *stats_p)
 {
-	if (node >= nu_node.count)
+	if (node >= nu_node.count || !stats_p)
 		return -EINVAL;
 	return nu_service_stats(node, stats_p);
 }
@@ -150,7 +150,7 @@ NU_API int nu_stats(unsigned node, struct nu_stats *stats_p)
 
 NU_API int nu_nodes(struct nu_node_info *infos, unsigned max)
 {
-	return nu_client_nodes(infos, max);
+	return infos || !max ? nu_client_nodes(infos, max) : -EINVAL;
 }
 
 /* Moves what @list names to where @to says; returns how many moved, *full_p set if one found no room. */

@@ -105,7 +105,7 @@ NU_API int nu_future_wait(struct nu_future *f)
 {
 	int ret = 0;
 
-	if (!f->thread)
+	if (!f || !f->thread)
 		return -EINVAL;
 	if (f->thread != FUTURE_DONE)
 		ret = nu_thread_join(f->thread);
@@ -119,7 +119,7 @@ NU_API int nu_create(const struct nu_class *cls, const struct nu_options *option
 {
 	struct nu_options defaults = {0};
 
-	if (!nu_thread_self())
+	if (!nu_thread_self() || !ref_p)
 		return -EINVAL;
 	return nu_rpc_ops.create(cls, options ? options : &defaults, args, ref_p);
 }

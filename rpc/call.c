@@ -134,18 +134,14 @@ static ssize_t packed_bytes(const struct nu_method *m, const void *args)
 }
 
 /* Packs the arguments; large ones into the caller's heap, since the caller may move while it waits. */
-static void *pack(struct nu_proclet *caller, struct call *c, void *room, size_t room_bytes, size_t *len_p)
+static void *pack(struct nu_proclet *caller, struct call *c, void *room, size_t room_bytes, size_t len)
 {
-	ssize_t len = packed_bytes(c->m, c->args);
 	void *to = room;
 
-	if (len < 0)
-		return NULL;
-	*len_p = (size_t)len;
 	if (likely(!c->m->nfields)) /* plain bytes: as they are, on the caller's stack */
 		return (void *)c->args;
-	if ((size_t)len > room_bytes)
-		to = nu_proclet_alloc(caller, (size_t)len);
+	if (len > room_bytes)
+		to = nu_proclet_alloc(caller, len);
 	if (to)
 		nu_codec_args_pack(c->m, c->args, to);
 	return to;
@@ -342,15 +338,15 @@ static int attempt(struct nu_thread *t, struct call *c, const void *packed, size
 static int call_run(struct nu_thread *t, struct call *c)
 {
 	char room[512] __attribute__((aligned(16)));
-	size_t len;
-	void *packed = pack(t->proclet, c, room, sizeof(room), &len);
+	ssize_t len = packed_bytes(c->m, c->args);
+	void *packed = len < 0 ? NULL : pack(t->proclet, c, room, sizeof(room), (size_t)len);
 	int ret;
 
-	if (!packed)
-		return nu_codec_args_bytes(c->m, c->args) < 0 ? -EMSGSIZE : -ENOMEM;
+	if (unlikely(!packed))
+		return len < 0 ? (int)len : -ENOMEM;
 	do {
 		nu_output_wait(t->proclet);
-		ret = attempt(t, c, packed, len);
+		ret = attempt(t, c, packed, (size_t)len);
 		if (ret == TRY_AGAIN && c->started_ns &&
 		    (nu_mono_ns() - c->started_ns) / 1000 > UNREACHED_US_MAX) {
 			nu_err("call %s.%s on proclet %#lx given up: no node has taken it for 10 s",
@@ -378,16 +374,21 @@ bool nu_rpc_again(int err, unsigned *tries_p)
 
 static __attribute__((noinline)) int call(struct nu_thread *t, struct call *c)
 {
-	int ret = call_run(t, c);
+	bool is_ref = c->m->result_kind == NU_RESULT_REF;
+	struct nu_ref unwanted = {0}, *ref;
+	int ret;
 
-	if (!ret && c->m->result_kind == NU_RESULT_REF && c->result) {
-		struct nu_ref *ref = c->result;
-
+	if (unlikely(is_ref && !c->result))
+		c->result = &unwanted;
+	ret = call_run(t, c);
+	if (ret || !is_ref)
+		return ret;
+	ref = c->result;
+	if (ref != &unwanted)
 		ret = nu_ref_note_held_by(t->proclet, ref->id);
-		if (unlikely(ret)) { /* counted there as ours: not ours after all */
-			(void)!nu_ref_change(ref->id, t->proclet_id, -1);
-			ref->id = 0;
-		}
+	if (unlikely(ret || unwanted.id)) { /* counted there as ours: not ours after all */
+		(void)!nu_ref_change(ref->id, t->proclet_id, -1);
+		ref->id = 0;
 	}
 	return ret;
 }
@@ -448,7 +449,7 @@ static int far_at_once(struct nu_thread *t)
 /*
  * A call with short arguments to a proclet that lives elsewhere, with nothing in its way. What many threads do that wait for as
  * many answers: the fewer frames each has on its stack the more of them fit the cache.
- * Return: 0; TRY_AGAIN answered otherwise; -EAGAIN nothing was done.
+ * Return: 0; TRY_AGAIN answered otherwise; -EAGAIN nothing was done; -EMSGSIZE its arguments are too large.
  */
 static __attribute__((noinline)) int call_far(const struct nu_quick *q)
 {
@@ -459,7 +460,9 @@ static __attribute__((noinline)) int call_far(const struct nu_quick *q)
 	ssize_t len = packed_bytes(m, q->args);
 	struct nu_msg *msg;
 
-	if (node == NU_NODE_UNKNOWN || m->result_kind == NU_RESULT_REF || t->call_deadline_ns || len < 0 ||
+	if (unlikely(len < 0))
+		return (int)len;
+	if (node == NU_NODE_UNKNOWN || m->result_kind == NU_RESULT_REF || t->call_deadline_ns ||
 	    len > (ssize_t)NU_QUEUED_BYTES_FREE || unlikely(nu_fault_armed) ||
 	    unlikely(__atomic_load_n(&p->hold_output, __ATOMIC_ACQUIRE)) ||
 	    !nu_wire_credit_now(node, t->reply_proclet != 0))
@@ -510,7 +513,9 @@ NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *
 	ret = call_far(&q);
 	if (likely(!ret))
 		return 0;
-	return ret == TRY_AGAIN ? call_answered(&q) : call_slowly(&q);
+	if (ret == TRY_AGAIN)
+		return call_answered(&q);
+	return likely(ret == -EAGAIN) ? call_slowly(&q) : ret;
 }
 
 NU_API uint64_t nu_deadline_set_us(uint64_t timeout_us)

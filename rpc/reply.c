@@ -7,11 +7,11 @@
 #include "core/fault.h"
 #include "rpc/rpc_int.h"
 
-#define ERRNO_MAX	4095
-#define ANEW_US		1000u
-#define SERVE_NO_MEMORY 1u /* serve_flags: the heap had no room for the span result */
-#define REPLY_HAS_DATA	1u /* msg.flags: a span result was given (it may be empty) */
-#define REPLY_URGENT	2u /* of a node or the controller: a step of a move or of a creation */
+#define ERRNO_MAX      4095
+#define ANEW_US	       1000u
+#define SPAWN_AGAIN_NS 10000000u
+#define REPLY_HAS_DATA 1u /* msg.flags: a span result was given (it may be empty) */
+#define REPLY_URGENT   2u /* of a node or the controller: a step of a move or of a creation */
 
 void nu_output_wait(struct nu_proclet *p)
 {
@@ -153,6 +153,25 @@ static enum outcome deliver(const struct nu_msg *msg, const void *data, size_t l
 	return o;
 }
 
+/*
+ * The answer @on cannot be sent, or not as it is, because of @err: its caller must hear of that, whatever it is. There is
+ * always room for a bare status.
+ */
+static int send_status(unsigned to, struct nu_msg *on, int err)
+{
+	if (unlikely(err != -ENOMEM))
+		nu_err("answer of %u bytes to proclet %#lx cannot be sent to node %u: %s", on->len_bytes,
+		       (unsigned long)on->target, to, nu_strerror(err));
+	on->status = on->status ? on->status : err;
+	on->flags &= (uint8_t)~REPLY_HAS_DATA;
+	on->len_bytes = sizeof(*on);
+	err = nu_wire_send(to, on, NULL, 0);
+	if (unlikely(err && err != -EHOSTDOWN))
+		nu_err("answer to proclet %#lx lost on its way to node %u: %s", (unsigned long)on->target, to,
+		       nu_strerror(err));
+	return err;
+}
+
 /* Nobody here knows where the caller is, or where it was has died: the controller does, or knows that it has ended. */
 static void anew_body(void *arg)
 {
@@ -171,11 +190,24 @@ static void anew_body(void *arg)
 		err = nu_wire_send(node, &h->msg, &part, h->len_bytes ? 1 : 0);
 		if (err == -EHOSTDOWN)
 			nu_sleep_us(ANEW_US); /* the controller will hear of it */
-		else if (!nu_rpc_again(err, &tries))
+		else if (!nu_rpc_again(err, &tries) &&
+			 (!err || send_status(node, &h->msg, err) != -EHOSTDOWN))
 			break;
 	}
 	if (ret)
 		nu_stat_add(nu_core_self(), NU_STAT_STALE_CALLS, 1);
+	free(h);
+}
+
+/* Until there is a stack for it: the caller waits. */
+static void anew_begin(void *arg)
+{
+	struct nu_held *h = arg;
+
+	if (likely(!nu_node_spawn(anew_body, h)) || !nu_timer_call(SPAWN_AGAIN_NS, anew_begin, h))
+		return;
+	nu_err("answer to proclet %#lx lost: no stack and no timer to look for where it is now",
+	       (unsigned long)h->msg.target);
 	free(h);
 }
 
@@ -186,19 +218,12 @@ static void send_anew(const struct nu_msg *msg, const void *data, size_t len)
 
 	if (nu_id_is_node(msg->target, &ignored))
 		return;
-	h = malloc(sizeof(*h) + len);
-	if (h) {
-		h->msg = *msg;
-		h->from = nu_node.self;
-		h->len_bytes = len;
-		if (len)
-			memcpy(h->payload, data, len);
-	}
-	if (!h || nu_node_spawn(anew_body, h)) {
-		nu_err("reply to proclet %#lx lost: no memory to look for where it is now",
-		       (unsigned long)msg->target);
-		free(h);
-	}
+	h = nu_held_get(msg, data, len);
+	if (unlikely(!h))
+		return; /* said there */
+	h->from = nu_node.self;
+	h->msg.hops = 0;
+	anew_begin(h);
 }
 
 static void send_on(const struct nu_msg *msg, const void *data, size_t len, unsigned to)
@@ -207,31 +232,20 @@ static void send_on(const struct nu_msg *msg, const void *data, size_t len, unsi
 	struct iovec part = {(void *)data, len};
 	int err;
 
-	if (unlikely(on.hops == UINT8_MAX)) {
-		nu_stat_add(nu_core_self(), NU_STAT_STALE_CALLS, 1);
+	/* It has ended, or was about to arrive here and did not; or the notes that it left behind lead nowhere. */
+	if (unlikely(to >= nu_node.count || to == nu_node.self || on.hops == UINT8_MAX)) {
+		send_anew(&on, data, len);
 		return;
 	}
 	on.hops++;
-	/* It has ended, or was about to arrive here and did not. */
-	if (unlikely(to >= nu_node.count || to == nu_node.self)) {
-		send_anew(&on, data, len);
-		return;
-	}
 	err = nu_wire_send(to, &on, &part, len ? 1 : 0);
-	if (unlikely(err == -ENOMEM)) {
-		/* The caller must hear of it: there is always room for a bare status. */
-		on.status = on.status ? on.status : -ENOMEM;
-		on.flags = 0;
-		data = NULL;
+	if (unlikely(err && err != -EHOSTDOWN)) {
 		len = 0;
-		err = nu_wire_send(to, &on, NULL, 0);
+		err = send_status(to, &on, err);
 	}
 	if (unlikely(err == -EHOSTDOWN))
 		send_anew(&on, data, len);
-	else if (err)
-		nu_err("reply to proclet %#lx lost on its way to node %u: %s", (unsigned long)msg->target, to,
-		       nu_strerror(err));
-	else
+	else if (likely(!err))
 		nu_stat_add(nu_core_self(), NU_STAT_REPLIES_SENT, 1);
 }
 
@@ -331,8 +345,8 @@ void nu_reply_and_exit(struct nu_thread *t, int status)
 		len = t->serve_out.len_bytes;
 		msg.flags |= data ? REPLY_HAS_DATA : 0;
 	}
-	if (m->result_kind == NU_RESULT_SPAN && !status && t->serve_flags & SERVE_NO_MEMORY)
-		msg.status = status = -ENOMEM;
+	if (m->result_kind == NU_RESULT_SPAN && !status)
+		msg.status = status = -(int)t->serve_flags; /* why nu_out_bytes() could not take it */
 	if (status)
 		len = 0;
 	msg.len_bytes = (uint32_t)(sizeof(msg) + len);
@@ -365,26 +379,63 @@ done:
 	nu_thread_exit();
 }
 
+/* Takes back what was given before; the caller gets @err, if this was the last word. */
+static void out_clear(struct nu_thread *t, int err)
+{
+	nu_proclet_free(t->proclet, (void *)t->serve_out.data);
+	t->serve_out = (struct nu_bytes){NULL, 0};
+	t->serve_flags = (uint32_t)-err;
+}
+
+static void __attribute__((cold)) out_refuse(struct nu_thread *t, int err, size_t len_bytes)
+{
+	const struct nu_method *m = t->serve_method;
+
+	out_clear(t, err);
+	switch (err) {
+	case -EMSGSIZE:
+		nu_warn("call %s.%s: its result of %zu bytes is larger than the limit of %zu bytes",
+			m->class_name, m->name, len_bytes, NU_CALL_MAX_BYTES);
+		break;
+	case -EINVAL:
+		nu_warn("call %s.%s: its result is NULL with a length of %zu bytes", m->class_name, m->name,
+			len_bytes);
+		break;
+	default:
+		nu_warn("proclet %#lx: no room in its heap for a result of %zu bytes",
+			(unsigned long)t->proclet_id, len_bytes);
+	}
+}
+
 NU_API void nu_out_bytes(struct nu_out *out, const void *data, size_t len_bytes)
 {
 	struct nu_thread *t = out->thread;
-	char *copy = nu_proclet_alloc(t->proclet, len_bytes + 1);
+	char *copy;
 
-	nu_proclet_free(t->proclet, (void *)t->serve_out.data);
-	t->serve_out = (struct nu_bytes){NULL, 0};
-	t->serve_flags &= ~SERVE_NO_MEMORY;
-	if (!copy) {
-		t->serve_flags |= SERVE_NO_MEMORY; /* the caller gets -ENOMEM */
-		nu_warn("proclet %#lx: no room in its heap for a result of %zu bytes",
-			(unsigned long)t->proclet_id, len_bytes);
+	if (unlikely(len_bytes > NU_CALL_MAX_BYTES)) {
+		out_refuse(t, -EMSGSIZE, len_bytes);
+		return;
+	}
+	if (unlikely(!data && len_bytes)) {
+		out_refuse(t, -EINVAL, len_bytes);
+		return;
+	}
+	copy = nu_proclet_alloc(t->proclet, len_bytes + 1);
+	if (unlikely(!copy)) {
+		out_refuse(t, -ENOMEM, len_bytes);
 		return;
 	}
 	if (len_bytes)
-		memcpy(copy, data, len_bytes);
+		memcpy(copy, data,
+		       len_bytes); /* before the earlier result is freed: it may be a part of it */
+	out_clear(t, 0);
 	t->serve_out = (struct nu_bytes){copy, len_bytes};
 }
 
 NU_API void nu_out_str(struct nu_out *out, const char *s)
 {
-	nu_out_bytes(out, s, strlen(s));
+	if (s)
+		nu_out_bytes(out, s, strlen(s));
+	else
+		out_clear(out->thread, 0);
 }

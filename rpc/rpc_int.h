@@ -116,6 +116,9 @@ struct nu_quick {
 void *nu_serve_quick(struct nu_thread *t, void *quick);
 /* What one that nu_serve_prepare() made is handed. */
 void *nu_serve_handed(struct nu_thread *t, void *ignored);
+/* A copy of a message. Of an answer that there is no memory for its status is kept, -ENOMEM. NULL: no memory; of an answer it is
+ * said in the log. */
+struct nu_held *nu_held_get(const struct nu_msg *msg, const void *payload, size_t len);
 /* Keeps a copy of a message in p->held (lock held). -EAGAIN too many calls, -ENOMEM. Of a reply that there is no memory
  * for its bare status is kept, -ENOMEM. */
 int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payload, size_t len,

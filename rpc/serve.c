@@ -238,15 +238,23 @@ free_thread:
 	return NULL;
 }
 
-/* Room for a message of *len_p bytes; of an answer at least for its status, with *len_p 0. */
-static struct nu_held *held_get(const struct nu_msg *msg, size_t *len_p)
+struct nu_held *nu_held_get(const struct nu_msg *msg, const void *payload, size_t len)
 {
-	struct nu_held *h = malloc(sizeof(*h) + *len_p);
+	struct nu_held *h = malloc(sizeof(*h) + len);
+	bool cut = !h && msg->type != NU_MSG_CALL;
 
-	if (!h && msg->type != NU_MSG_CALL) {
-		*len_p = 0;
+	if (unlikely(cut)) {
+		len = 0;
 		h = nu_alloc_patiently(sizeof(*h));
 	}
+	if (unlikely(!h))
+		return NULL;
+	h->msg = *msg;
+	if (cut && !msg->status)
+		h->msg.status = -ENOMEM;
+	h->len_bytes = len;
+	if (len)
+		memcpy(h->payload, payload, len);
 	return h;
 }
 
@@ -254,25 +262,17 @@ int nu_held_add(struct nu_proclet *p, const struct nu_msg *msg, const void *payl
 		unsigned from)
 {
 	struct nu_held *h;
-	size_t kept = len;
 
 	/* Answers are as many as threads wait, and nobody would send one again. */
 	if (msg->type == NU_MSG_CALL && (p->nheld >= NU_HELD_MAX || p->held_bytes + len > NU_HELD_BYTES_MAX))
 		return -EAGAIN;
-	h = held_get(msg, &kept);
+	h = nu_held_get(msg, payload, len);
 	if (unlikely(!h))
 		return -ENOMEM;
-	h->msg = *msg;
-	if (kept < len)
-		h->msg.status = -ENOMEM;
-	len = kept;
 	h->from = from;
-	h->len_bytes = len;
-	if (len)
-		memcpy(h->payload, payload, len);
 	nu_list_add_tail(&p->held, &h->link);
 	p->nheld++;
-	p->held_bytes += len;
+	p->held_bytes += h->len_bytes;
 	nu_stat_add(nu_core_self(), NU_STAT_CALLS_HELD, 1);
 	return 0;
 }

@@ -225,6 +225,8 @@ int nu_thread_detach(struct nu_thread *t)
 {
 	bool done;
 
+	if (!nu_thread_is_here(t)) /* NULL, or it has given its stack back */
+		return -EINVAL;
 	nu_lock_acquire(&t->join_lock);
 	if (t->detached || t->joiner) {
 		nu_lock_release(&t->join_lock);

@@ -137,7 +137,7 @@ Test(codec, empty_is_not_null)
 
 Test(codec, large)
 {
-	size_t n = (NU_MESSAGE_MAX_BYTES - NU_ALIGN_UP(sizeof(struct args), 8)) / 8;
+	size_t n = (NU_CALL_MAX_BYTES - NU_ALIGN_UP(sizeof(struct args), 8)) / 8;
 	uint64_t *items = calloc(n + 1, 8);
 	struct args a = {.v = {items, n}};
 
