@@ -258,6 +258,30 @@ static int call_destination(struct nu_proclet *p, unsigned to, const struct nu_h
 	return ret;
 }
 
+/*
+ * A thread that waits on a stack which the program has made (makecontext) cannot be handed over: how much of its own stack
+ * is in use then, nobody knows. Frozen.
+ */
+static int stacks_check(const struct nu_proclet *p)
+{
+	struct nu_list *l;
+
+	nu_list_for_each (l, &p->threads) {
+		const struct nu_thread *t = nu_list_entry(l, struct nu_thread, proclet_link);
+
+		if ((uintptr_t)t->sp - (uintptr_t)t->stack_low < (uintptr_t)t - (uintptr_t)t->stack_low)
+			continue;
+		nu_warn("proclet %#lx stays: its thread %p%s%s%s%s waits with its stack pointer %#lx outside "
+			"of "
+			"its stack: the program has switched it to a stack of its own (makecontext?)",
+			(unsigned long)p->id, (const void *)t, t->serve_method ? ", method " : "",
+			t->serve_method ? t->serve_method->class_name : "", t->serve_method ? "." : "",
+			t->serve_method ? t->serve_method->name : "", (unsigned long)t->sp);
+		return -ETIMEDOUT;
+	}
+	return 0;
+}
+
 /* Pauses, hands over; 0 when the destination has pulled. On failure it goes on here. */
 static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t location,
 		     struct nu_offer *offer)
@@ -283,6 +307,9 @@ static int hand_over(struct nu_proclet *p, uint64_t id, unsigned to, uint64_t lo
 			(unsigned long)p->id, PAUSE_US_MAX);
 		goto stay;
 	}
+	ret = stacks_check(p);
+	if (ret)
+		goto stay;
 	nu_move_forget_waiters(p);
 	ret = describe(p, location, start, offer, &args.blob);
 	if (ret)
