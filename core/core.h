@@ -360,12 +360,19 @@ bool nu_pool_trim(void);
  * Mappings are limited (vm.max_map_count). Whoever makes lasting ones promises them here first and gives the promise
  * back when they are gone. Errors: -ENOMEM, naming the limit. Any kernel thread. maps.c
  */
-int __must_check nu_maps_reserve(unsigned n);
-/* For the runtime's own steps, by which room is made: goes a little beyond the limit. */
-int __must_check nu_maps_reserve_urgently(unsigned n);
+enum nu_maps_use {
+	NU_MAPS_HEAPS, /* what creates: leaves a part of the limit to stacks, without which nothing is ever freed */
+	NU_MAPS_THREADS, /* stacks of threads that are started or arrive: leave a part to those that serve calls */
+	NU_MAPS_CALLS,
+	NU_MAPS_STEPS, /* the runtime's own steps, by which room is made: go a little beyond the limit */
+	NU_MAPS_USES
+};
+int __must_check nu_maps_reserve(unsigned n, enum nu_maps_use use);
+/* Whether one more would be promised. It may not be true any more when this returns. */
+bool nu_maps_have_room(enum nu_maps_use use);
 void nu_maps_release(unsigned n);
-/* Mappings promised now, and how many may be (for nu_info). */
-void nu_maps_stats(unsigned *used_p, unsigned *max_p);
+/* Mappings promised now, how many may be, and how many of them are for heaps. */
+void nu_maps_stats(unsigned *used_p, unsigned *max_p, unsigned *heaps_p);
 
 /* ---- heap: a slab allocator wholly inside a segment. heap.c ---- */
 

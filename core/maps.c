@@ -13,11 +13,14 @@
 /* For the C library, UCX and short-lived splits of ours, beyond what is mapped when we first look. */
 #define SLACK_MIN   512
 #define SLACK_SHIFT 5 /* of the limit: 1/32 */
+/* Parts of the limit that heaps leave to stacks, and started threads to calls. */
+#define HEAPS_LEAVE_SHIFT   4
+#define THREADS_LEAVE_SHIFT 5
 
 static atomic_uint used;
-static atomic_uint limit;	 /* 0: not looked yet */
-static atomic_uint system_limit; /* as the system says it, for messages */
-static atomic_bool said;	 /* that the limit is reached, since enough was given back */
+static atomic_uint limit;	       /* 0: not looked yet */
+static atomic_uint system_limit;       /* as the system says it, for messages */
+static atomic_bool said[NU_MAPS_USES]; /* that the limit is reached, since enough was given back */
 
 static long count_own(void)
 {
@@ -68,9 +71,40 @@ static unsigned get_limit(void)
 	return max;
 }
 
-static int reserve(unsigned n, unsigned more)
+/* How many there may be in all when @use asks: what frees or serves still finds some when what creates does not. */
+static unsigned limit_of(enum nu_maps_use use)
 {
-	unsigned max = get_limit() + more;
+	unsigned max = get_limit();
+
+	switch (use) {
+	case NU_MAPS_HEAPS:
+		return max - (max >> HEAPS_LEAVE_SHIFT);
+	case NU_MAPS_THREADS:
+		return max - (max >> THREADS_LEAVE_SHIFT);
+	case NU_MAPS_CALLS:
+		return max;
+	default:
+		return max + SLACK_MIN / 2;
+	}
+}
+
+static void say_full(enum nu_maps_use use, unsigned n, unsigned before)
+{
+	static const char *const what[] = {"heaps", "threads that are started", "calls",
+					   "the runtime's own steps"};
+
+	/* A full node's heaps and stacks ask again and again. */
+	if (!atomic_exchange_explicit(&said[use], true, memory_order_relaxed))
+		nu_err("vm.max_map_count is %u, which leaves %u mappings for heaps and stacks, %u of them "
+		       "for %s: "
+		       "%u in use, %u more wanted",
+		       atomic_load_explicit(&system_limit, memory_order_relaxed), get_limit(), limit_of(use),
+		       what[use], before, n);
+}
+
+int nu_maps_reserve(unsigned n, enum nu_maps_use use)
+{
+	unsigned max = limit_of(use);
 	unsigned before = atomic_fetch_add_explicit(&used, n, memory_order_relaxed);
 
 	if (unlikely(nu_fault_armed)) {
@@ -84,23 +118,13 @@ static int reserve(unsigned n, unsigned more)
 	if (likely(n <= max && before <= max - n))
 		return 0;
 	atomic_fetch_sub_explicit(&used, n, memory_order_relaxed);
-	/* A full node's heaps and stacks ask again and again. */
-	if (!atomic_exchange_explicit(&said, true, memory_order_relaxed))
-		nu_err("vm.max_map_count is %u, which leaves %u mappings for heaps and stacks: %u in use, %u "
-		       "more "
-		       "wanted",
-		       atomic_load_explicit(&system_limit, memory_order_relaxed), max, before, n);
+	say_full(use, n, before);
 	return -ENOMEM;
 }
 
-int nu_maps_reserve(unsigned n)
+bool nu_maps_have_room(enum nu_maps_use use)
 {
-	return reserve(n, 0);
-}
-
-int nu_maps_reserve_urgently(unsigned n)
-{
-	return reserve(n, SLACK_MIN / 2);
+	return atomic_load_explicit(&used, memory_order_relaxed) < limit_of(use);
 }
 
 void nu_maps_release(unsigned n)
@@ -108,12 +132,15 @@ void nu_maps_release(unsigned n)
 	unsigned before = atomic_fetch_sub_explicit(&used, n, memory_order_relaxed);
 
 	NU_ASSERT(before >= n);
-	if (unlikely(atomic_load_explicit(&said, memory_order_relaxed)) && before - n < get_limit() / 8 * 7)
-		atomic_store_explicit(&said, false, memory_order_relaxed);
+	for (enum nu_maps_use use = 0; use < NU_MAPS_USES; use++)
+		if (unlikely(atomic_load_explicit(&said[use], memory_order_relaxed)) &&
+		    before - n < limit_of(use) / 8 * 7)
+			atomic_store_explicit(&said[use], false, memory_order_relaxed);
 }
 
-void nu_maps_stats(unsigned *used_p, unsigned *max_p)
+void nu_maps_stats(unsigned *used_p, unsigned *max_p, unsigned *heaps_p)
 {
 	*used_p = atomic_load_explicit(&used, memory_order_relaxed);
 	*max_p = get_limit();
+	*heaps_p = limit_of(NU_MAPS_HEAPS);
 }

@@ -64,6 +64,9 @@ NU_API int64_t nu_testing_fault_hits(const char *point);
 /* Blocks that libnu on the calling node has allocated and not freed since the first arming there. With @log it says whose
  * they are. */
 NU_API int64_t nu_testing_live(bool log);
+/* Takes so many of the calling node's mappings that @left more can be made; a later call gives them back first, and with
+ * UINT_MAX takes none. Errors: -EINVAL there are not so many. */
+NU_API int __must_check nu_testing_maps_leave(unsigned left);
 /* Name of the @i-th point; NULL behind the last. */
 NU_API const char *nu_testing_fault_name(unsigned i);
 /* What the calling node holds now, to find what a death or a failure has leaked. */

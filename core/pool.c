@@ -119,7 +119,7 @@ static int chunk_create(size_t len, struct nu_chunk **c_p)
 	struct nu_chunk *c;
 	int err;
 
-	err = nu_maps_reserve(1);
+	err = nu_maps_reserve(1, NU_MAPS_HEAPS);
 	if (err)
 		return err;
 	err = -ENOMEM;
@@ -584,7 +584,7 @@ int nu_extent_install(struct nu_extent *e, void *at)
 	int err;
 
 	NU_ASSERT(e->at == e->home);
-	err = nu_maps_reserve(1);
+	err = nu_maps_reserve(1, NU_MAPS_HEAPS);
 	if (err)
 		return err;
 	if (!range_unmapped(at, e->len_bytes)) {

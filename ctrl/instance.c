@@ -235,7 +235,7 @@ static void run_fini(struct nu_proclet *p)
 	if (!cls || !cls->fini)
 		return;
 	do
-		t = nu_thread_alloc(p);
+		t = nu_thread_alloc_step(p);
 	while (!t && nu_rpc_again(-ENOMEM, &tries));
 	if (!t || !nu_thread_prepare(t, fini_body, (void *)cls, 0)) {
 		nu_err("no stack for the destructor of proclet %#lx", (unsigned long)p->id);

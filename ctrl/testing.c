@@ -4,6 +4,7 @@
 #include "ctrl/boot.h"
 #include "ctrl/ctrl.h"
 
+#include <limits.h>
 #include <sys/resource.h>
 
 static void count_one(struct nu_proclet *p, void *arg)
@@ -39,6 +40,22 @@ NU_API void nu_testing_settle(void)
 	while (nu_pool_trim())
 		;
 	(void)!nu_pool_refill(0); /* without memory for it there is less of it */
+}
+
+NU_API int nu_testing_maps_leave(unsigned left)
+{
+	static unsigned taken;
+	unsigned used, max, heaps;
+
+	nu_maps_release(taken);
+	taken = 0;
+	nu_maps_stats(&used, &max, &heaps);
+	if (left == UINT_MAX)
+		return 0;
+	if (used + left > max || nu_maps_reserve(max - used - left, NU_MAPS_CALLS))
+		return -EINVAL;
+	taken = max - used - left;
+	return 0;
 }
 
 NU_API int nu_testing_heap(void **low_p, size_t *used_p)

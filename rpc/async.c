@@ -51,7 +51,7 @@ static int start(const struct async *proto, const struct nu_method *m, const voi
 		if (!block)
 			return -ENOMEM;
 	}
-	t = nu_thread_alloc(p);
+	t = nu_thread_alloc_start(p);
 	a = t ? nu_thread_prepare(t, body, NULL, NU_ALIGN_UP(sizeof(*a) + (block ? 0 : len), 16)) : NULL;
 	if (!a)
 		goto no_thread;

@@ -22,7 +22,7 @@ static int map(struct nu_ring *r, int fd, size_t bytes)
 	size_t len = HEAD_BYTES + 2 * bytes;
 	char *at;
 
-	if (nu_maps_reserve_urgently(NMAPS))
+	if (nu_maps_reserve(NMAPS, NU_MAPS_STEPS))
 		return -ENOMEM;
 	at = nu_fault(NU_FAULT_MAP)
 		     ? MAP_FAILED

@@ -200,7 +200,7 @@ struct nu_thread *nu_serve_prepare(struct nu_proclet *p, const struct nu_method 
 		*err_p = -EINVAL;
 		return NULL;
 	}
-	t = nu_thread_alloc(p);
+	t = likely(m->cls) ? nu_thread_alloc(p) : nu_thread_alloc_step(p); /* references: how proclets end */
 	*err_p = -ENOMEM;
 	if (!t)
 		return NULL;

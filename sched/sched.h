@@ -144,6 +144,10 @@ int nu_sched_stop(void);
 /* A thread of @p, from this core's cache of hot stacks; not yet in p->threads, not runnable. NULL: stack region or
  * mapping limit is used up (logged once with the limit). Core or foreign kernel thread. */
 struct nu_thread *nu_thread_alloc(struct nu_proclet *p);
+/* For one that the program starts: leaves some stacks to calls, which give theirs back. */
+struct nu_thread *nu_thread_alloc_start(struct nu_proclet *p);
+/* For one by which something is freed: gets one of those that the node's own proclet has. */
+struct nu_thread *nu_thread_alloc_step(struct nu_proclet *p);
 /* Gives the stack back to this core's cache, or to its home node (nu_sched_ops.stack_home). Not the running one. */
 void nu_thread_free(struct nu_thread *t);
 /* Enters @t into p->threads / takes it out; p->lock held. */

@@ -21,7 +21,9 @@
 #define HOT_MAX	     512  /* free stacks that keep their pages */
 #define COLD_MAX     1024 /* ... and of the others those that stay mapped: the heaps want mappings, too */
 #define NONE	     UINT32_MAX
-#define PAGE	     ((unsigned)NU_PAGE_BYTES)
+#define THREADS_LEAVE_SHIFT                                                                                  \
+	5 /* of the slots: what threads that are started leave to those that serve calls */
+#define PAGE ((unsigned)NU_PAGE_BYTES)
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -49,6 +51,10 @@ static struct {
 	size_t nbare;
 	atomic_uint nforeign; /* other nodes' stacks that are here */
 	bool said_full;
+	/* No stack more may be mapped for threads that are started: then they have as many as there were at that moment, whatever
+	 * calls have mapped since and given back. Written under lock. */
+	atomic_bool tight;
+	size_t started_max;
 } stacks;
 
 static size_t slot_bytes(void)
@@ -180,12 +186,35 @@ int nu_stacks_init(void)
 	return nu_san_fibers_init();
 }
 
-/* A slot of ours that holds nothing: one that was mapped before, or the next; 0: all that there may be are in use. */
-static uintptr_t next_bare(uintptr_t end)
+static size_t mapped_slots(void)
 {
+	return ((stacks.part_next - stacks.part_low) >> stacks.shift) - stacks.nbare;
+}
+
+/* How many of our part may be mapped when @use asks. */
+static size_t max_slots(enum nu_maps_use use)
+{
+	size_t n = own_slots();
+
+	if (n < 4 * SPARE || use == NU_MAPS_STEPS)
+		return n;
+	return n - SPARE - (use == NU_MAPS_THREADS ? n >> THREADS_LEAVE_SHIFT : 0);
+}
+
+/* A slot of ours that holds nothing: one that was mapped before, or the next; 0: all that there may be are in use. */
+static uintptr_t next_bare(enum nu_maps_use use)
+{
+	if (mapped_slots() >= max_slots(use))
+		return 0;
 	if (stacks.bare != NONE)
 		return stacks.part_low + ((uintptr_t)stacks.bare << stacks.shift);
-	return stacks.part_next < end ? stacks.part_next : 0;
+	return stacks.part_next < stacks.part_end ? stacks.part_next : 0;
+}
+
+/* Whether one more may be mapped for a thread that is started. */
+static bool has_room(void)
+{
+	return next_bare(NU_MAPS_THREADS) && nu_maps_have_room(NU_MAPS_THREADS);
 }
 
 static void take_bare(uintptr_t low)
@@ -198,10 +227,10 @@ static void take_bare(uintptr_t low)
 	stacks.nbare--;
 }
 
-static int slot_map(uintptr_t low, bool urgent)
+static int slot_map(uintptr_t low, enum nu_maps_use use)
 {
 	void *at = (void *)stack_low(low), *got;
-	int err = urgent ? nu_maps_reserve_urgently(1) : nu_maps_reserve(1);
+	int err = nu_maps_reserve(1, use);
 
 	if (err)
 		return err;
@@ -223,24 +252,24 @@ static void slot_unmap(uintptr_t low)
 	nu_maps_release(1);
 }
 
-/* Where what is not the node's own must stop. */
-static uintptr_t user_end(void)
-{
-	size_t n = nu_layout.stack_node_bytes >> stacks.shift;
-
-	return n >= 4 * SPARE ? stacks.part_end - SPARE * slot_bytes() : stacks.part_end;
-}
-
 /* Maps more of our part; lock held. The new slots are cold. */
-static int grow(bool urgent)
+static int grow(enum nu_maps_use use)
 {
-	uintptr_t end = urgent ? stacks.part_end : user_end(), low;
+	uintptr_t low;
 	int err = 0;
 
-	for (unsigned i = 0; i < (urgent ? 1 : BATCH) && (low = next_bare(end)); i++) {
-		struct nu_thread *t = nu_stack_thread(low);
+	for (unsigned i = 0; i < (use == NU_MAPS_STEPS ? 1 : BATCH); i++) {
+		struct nu_thread *t;
 
-		err = slot_map(low, urgent);
+		if (!has_room() && !stacks.tight) {
+			stacks.started_max = mapped_slots();
+			stacks.tight = true;
+		}
+		low = next_bare(use);
+		if (!low)
+			break;
+		t = nu_stack_thread(low);
+		err = slot_map(low, use);
 		if (err)
 			break;
 		nu_valgrind_stack((void *)stack_low(low), nu_layout.stack_bytes);
@@ -256,16 +285,15 @@ static int grow(bool urgent)
 		if (err)
 			nu_err("stacks: mapping one more after %zu failed: errno %d; vm.max_map_count limits "
 			       "them",
-			       ((size_t)(stacks.part_next - stacks.part_low) >> stacks.shift) - stacks.nbare,
-			       -err);
+			       mapped_slots(), -err);
 		else
 			nu_err("stacks: all %zu of this node's part are in use (%zu KiB each)",
-			       nu_layout.stack_node_bytes >> stacks.shift, nu_layout.stack_bytes >> 10);
+			       max_slots(use), nu_layout.stack_bytes >> 10);
 	}
 	return -ENOMEM;
 }
 
-static struct nu_thread *take_locked(bool urgent)
+static struct nu_thread *take_locked(enum nu_maps_use use)
 {
 	struct nu_thread *t = stacks.hot;
 
@@ -274,7 +302,8 @@ static struct nu_thread *take_locked(bool urgent)
 		stacks.nhot--;
 		return t;
 	}
-	if (!stacks.cold && grow(false) && !(urgent && !grow(true)))
+	if (!stacks.cold && grow(use == NU_MAPS_STEPS ? NU_MAPS_CALLS : use) &&
+	    !(use == NU_MAPS_STEPS && !grow(use)))
 		return NULL;
 	t = stacks.cold;
 	stacks.cold = t->joiner;
@@ -312,11 +341,11 @@ static void give_locked(struct nu_thread *t)
 	stacks.ncold++;
 }
 
-static void refill(struct nu_core *c, bool urgent)
+static void refill(struct nu_core *c, enum nu_maps_use use)
 {
 	nu_lock_acquire(&stacks.lock);
 	while (c->ncache < BATCH) {
-		struct nu_thread *t = c->ncache && !stacks.hot ? NULL : take_locked(urgent);
+		struct nu_thread *t = c->ncache && !stacks.hot ? NULL : take_locked(use);
 
 		if (!t)
 			break;
@@ -341,7 +370,7 @@ static inline void wipe(struct nu_thread *t)
 		*(uint64_t *)p = 0;
 }
 
-struct nu_thread *nu_thread_alloc(struct nu_proclet *p)
+static inline struct nu_thread *alloc(struct nu_proclet *p, enum nu_maps_use use)
 {
 	struct nu_core *c = nu_core_get();
 	struct nu_thread *t = NULL;
@@ -351,12 +380,12 @@ struct nu_thread *nu_thread_alloc(struct nu_proclet *p)
 		return NULL;
 	if (likely(c)) {
 		if (unlikely(!c->ncache))
-			refill(c, !p->heap);
+			refill(c, p->heap ? use : NU_MAPS_STEPS);
 		if (likely(c->ncache))
 			t = c->cache[--c->ncache];
 	} else {
 		nu_lock_acquire(&stacks.lock);
-		t = take_locked(!p->heap);
+		t = take_locked(p->heap ? use : NU_MAPS_STEPS);
 		nu_lock_release(&stacks.lock);
 	}
 	if (unlikely(!t))
@@ -373,6 +402,40 @@ struct nu_thread *nu_thread_alloc(struct nu_proclet *p)
 	nu_list_init(&t->proclet_link);
 	atomic_store_explicit(&stacks.table[slot_index(low)], SLOT_HERE, memory_order_release);
 	return t;
+}
+
+struct nu_thread *nu_thread_alloc(struct nu_proclet *p)
+{
+	return alloc(p, NU_MAPS_CALLS);
+}
+
+struct nu_thread *nu_thread_alloc_step(struct nu_proclet *p)
+{
+	return alloc(p, NU_MAPS_STEPS);
+}
+
+/* Free ones of other cores' caches are counted without a lock: nearly right is enough. */
+static __attribute__((noinline, cold)) NU_NO_TSAN bool may_start(void)
+{
+	size_t nfree = 0;
+	bool may;
+
+	for (unsigned i = 0; i < nu_sched.ncores; i++)
+		nfree += nu_sched.cores[i]->ncache;
+	nu_lock_acquire(&stacks.lock);
+	nfree += stacks.nhot + stacks.ncold;
+	if (has_room())
+		stacks.tight = false;
+	may = !stacks.tight || mapped_slots() < stacks.started_max + nfree;
+	nu_lock_release(&stacks.lock);
+	return may;
+}
+
+struct nu_thread *nu_thread_alloc_start(struct nu_proclet *p)
+{
+	if (unlikely(atomic_load_explicit(&stacks.tight, memory_order_relaxed)) && p->heap && !may_start())
+		return NULL;
+	return alloc(p, NU_MAPS_THREADS);
 }
 
 static void put_ours(struct nu_thread *t)
@@ -452,7 +515,7 @@ int nu_stack_adopt(struct nu_thread *t, size_t live_bytes)
 			return -EINVAL;
 		nu_san_unpoison((void *)stack_low(low), nu_layout.stack_bytes);
 	} else {
-		err = slot_map(low, false);
+		err = slot_map(low, NU_MAPS_THREADS);
 		if (err) {
 			nu_err("stacks: no room for a thread of node %lu at %#lx: errno %d; vm.max_map_count "
 			       "limits them",

@@ -168,7 +168,7 @@ int nu_thread_spawn(nu_thread_fn fn, void *arg, struct nu_thread **thread_p)
 	if (unlikely(!t))
 		return -EINVAL;
 	p = t->proclet;
-	t = nu_thread_alloc(p);
+	t = nu_thread_alloc_start(p);
 	if (!t)
 		return -ENOMEM;
 	nu_thread_prepare(t, fn, arg, 0);

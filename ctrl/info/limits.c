@@ -86,14 +86,14 @@ static void resource_limits(bool has_device)
 static void mappings(void)
 {
 	uint64_t system = info_file_number("/proc/sys/vm/max_map_count", MAP_COUNT_MIN);
-	unsigned used, budget;
+	unsigned used, budget, heaps;
 
-	nu_maps_stats(&used, &budget);
+	nu_maps_stats(&used, &budget, &heaps);
 	info_open("mappings");
 	info_number("vm_max_map_count", system);
 	info_number("for_heaps_and_stacks", budget);
 	/* One for a heap, one for the stack of each thread that is in it. */
-	info_number("idle_proclets_per_node", budget);
+	info_number("idle_proclets_per_node", heaps);
 	info_number("proclets_with_one_thread_per_node", budget / 2);
 	info_close();
 	if (system < MAP_COUNT_MIN)
@@ -101,13 +101,13 @@ static void mappings(void)
 			  "vm.max_map_count is %lu: at most %u proclets on a node, half of that with a "
 			  "thread in "
 			  "each",
-			  (unsigned long)system, budget);
+			  (unsigned long)system, heaps);
 	else if (system < 1 << 18)
 		info_note("sysctl -w vm.max_map_count=1048576",
 			  "vm.max_map_count is %lu: at most %u proclets on a node, half of that with a "
 			  "thread in "
 			  "each",
-			  (unsigned long)system, budget);
+			  (unsigned long)system, heaps);
 }
 
 static bool try_sysv(void)

@@ -238,12 +238,12 @@ Test(pool, install_and_put_keep_pages)
 {
 	char *at = nu_seg_addr(2048);
 	struct nu_extent e, again;
-	unsigned maps, max, maps_after;
+	unsigned maps, max, maps_after, heaps;
 	void *home;
 
 	SKIP_UNDER_EMULATOR();
 	start(NU_GIB, 2 * NU_MIB, 2 * NU_MIB);
-	nu_maps_stats(&maps, &max);
+	nu_maps_stats(&maps, &max, &heaps);
 	cr_expect_gt(max, 1000);
 	e = get(512 * NU_KIB, true, true);
 	home = e.home;
@@ -265,7 +265,7 @@ Test(pool, install_and_put_keep_pages)
 	cr_assert_eq(again.home, home);
 	cr_expect(all_bytes(again.home, again.len_bytes, 0x77));
 	nu_extent_put(&again);
-	nu_maps_stats(&maps_after, &max);
+	nu_maps_stats(&maps_after, &max, &heaps);
 	cr_expect_eq(maps_after, maps + 1, "one for the chunk that is kept");
 }
 
@@ -589,16 +589,16 @@ Test(pool, registered_pages_are_never_dropped)
 
 Test(pool, failed_registration_leaves_nothing)
 {
-	unsigned before, after, max;
+	unsigned before, after, max, heaps;
 	struct nu_extent e;
 
 	SKIP_UNDER_EMULATOR();
 	cr_assert_eq(nu_pool_init(NU_GIB, 2 * NU_MIB, 0, &device_ops), 0);
-	nu_maps_stats(&before, &max);
+	nu_maps_stats(&before, &max, &heaps);
 	device.fail = true;
 	cr_expect_eq(nu_extent_get(64 * NU_KIB, true, true, &e), -EIO);
 	cr_expect_eq(nu_extent_get(8 * NU_MIB, true, true, &e), -EIO);
-	nu_maps_stats(&after, &max);
+	nu_maps_stats(&after, &max, &heaps);
 	cr_expect_eq(after, before);
 	cr_expect_eq(stats().mapped_bytes, 0);
 	cr_expect_eq(stats().used_bytes, 0);
@@ -610,17 +610,29 @@ Test(pool, failed_registration_leaves_nothing)
 
 Test(pool, mappings_are_budgeted)
 {
-	unsigned used, max;
+	unsigned used, max, heaps;
 	struct nu_extent e;
 
 	start(NU_GIB, 0, 0);
 	e = get(64 * NU_KIB, true, true);
-	nu_maps_stats(&used, &max);
-	cr_expect_eq(nu_maps_reserve(max), -ENOMEM);
-	cr_assert_eq(nu_maps_reserve(max - used), 0);
+	nu_maps_stats(&used, &max, &heaps);
+	cr_expect_lt(heaps, max);
+	cr_expect_eq(nu_maps_reserve(max, NU_MAPS_CALLS), -ENOMEM);
+	cr_expect_eq(nu_maps_reserve(heaps - used + 1, NU_MAPS_HEAPS), -ENOMEM);
+	cr_assert_eq(nu_maps_reserve(heaps - used, NU_MAPS_HEAPS), 0);
 	cr_expect_eq(nu_extent_install(&e, nu_seg_addr(2048)), -ENOMEM);
 	cr_expect_eq(e.at, e.home);
-	nu_maps_release(max - used);
+	/* Each leaves something to the next. */
+	cr_expect_not(nu_maps_have_room(NU_MAPS_HEAPS));
+	for (enum nu_maps_use use = NU_MAPS_THREADS; use < NU_MAPS_USES; use++) {
+		unsigned n = 0;
+
+		while (!nu_maps_reserve(1, use))
+			n++;
+		cr_expect_gt(n, 100, "use %d", (int)use);
+		heaps += n;
+	}
+	nu_maps_release(heaps - used);
 	cr_expect_eq(nu_extent_install(&e, nu_seg_addr(2048)), 0);
 	nu_extent_put(&e);
 }
