@@ -63,6 +63,12 @@ void nu_assert_failed(const char *expr, const char *file, int line) __attribute_
 /* The program's mistake, after which it cannot go on: said, then abort(). log.c */
 void nu_misuse(const char *fmt, ...) __attribute__((noreturn, cold, format(printf, 1, 2)));
 
+/* A function for proclets' threads was called by a kernel thread that runs none: -EINVAL, and in node_init a word about
+ * @what (and, after a dot, @more). outside.c */
+int nu_outside(const char *what, const char *more) __attribute__((cold));
+void nu_outside_init(bool on); /* node_init runs */
+bool nu_outside_is_init(void);
+
 /*
  * Memory of the C library for something that cannot be refused: waits a second for it if there is none, so that a
  * shortage costs time and not a message. Any context. NULL: a second was not enough (said in the log). alloc.c

@@ -57,16 +57,20 @@ static int receive_message(struct nu_boot_head *head, char **payload_p, size_t m
 	return 0;
 }
 
-static uint64_t exchange_deadline_ns(void)
+static unsigned long exchange_timeout_s(void)
 {
 	const char *env = getenv("NU_BOOT_TIMEOUT_S");
 	unsigned long s = env ? strtoul(env, NULL, 10) : 0;
-	struct timespec t;
-
 	if (s > EXCHANGE_TIMEOUT_S_MAX)
 		s = EXCHANGE_TIMEOUT_S_MAX;
+	return s ? s : EXCHANGE_TIMEOUT_S;
+}
+
+static uint64_t exchange_deadline_ns(void)
+{
+	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return ((uint64_t)t.tv_sec + (s ? s : EXCHANGE_TIMEOUT_S)) * 1000000000u + (uint64_t)t.tv_nsec;
+	return ((uint64_t)t.tv_sec + exchange_timeout_s()) * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /* Cuts the launcher's answer into one block for each node. */
@@ -161,7 +165,11 @@ int nu_boot_exchange(const void *mine, size_t len, void *all[NU_MAX_NODES], size
 	if (err) {
 		/* Half an answer may be left in the socket. */
 		exchange_broken = err;
-		nu_err("exchange %d with the other nodes failed: %s", exchange_round, strerror(-err));
+		if (err == -ETIMEDOUT)
+			nu_err("the other nodes did not come within %lu s (NU_BOOT_TIMEOUT_S)",
+			       exchange_timeout_s());
+		else
+			nu_err("exchange %d with the other nodes failed: %s", exchange_round, strerror(-err));
 		return err;
 	}
 	exchange_round++;
@@ -171,7 +179,7 @@ int nu_boot_exchange(const void *mine, size_t len, void *all[NU_MAX_NODES], size
 void nu_boot_fail(const char *reason)
 {
 	if (!nu_boot_state.launched || send_message(NU_BOOT_FAIL, 1, 0, reason, strlen(reason)))
-		fprintf(stderr, "nu: %s\n", reason);
+		fprintf(stderr, "nu: node %u: %s\n", nu_node.self, reason);
 }
 
 /*
@@ -297,6 +305,12 @@ void nu_boot_main_done(int status)
 	pthread_mutex_unlock(&early_end.mutex);
 	if (ops && ops->end)
 		ops->end(status);
+}
+
+void nu_boot_init_runs(bool on)
+{
+	if (nu_boot_state.launched)
+		(void)!send_message(NU_BOOT_INIT, on, 0, NULL, 0);
 }
 
 void nu_boot_exit_called(int status)

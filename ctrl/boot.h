@@ -40,6 +40,8 @@ int __must_check nu_boot_control_start(const struct nu_boot_ops *ops);
 void nu_boot_leave(void);
 /* Node 0: main returned; the launcher ends the job on every node (nu_boot_ops.end). In a one-node job calls end itself. */
 void nu_boot_main_done(int status);
+/* node_init runs here: should it not come to an end, the launcher knows why the others wait. */
+void nu_boot_init_runs(bool on);
 /* The program has called exit(@status) here: the launcher ends the job, or, where nodes may die, lets this one go. */
 void nu_boot_exit_called(int status);
 void nu_boot_ctl_reply(uint64_t request, int status, const char *text);

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define NU_BOOT_ENV	  "NU_BOOT"
-#define NU_BOOT_VERSION	  3
+#define NU_BOOT_VERSION	  4
 #define NU_BOOT_NODES_MAX 256
 #define NU_BOOT_BLOB_MAX  (1u << 20)  /* one node's part of an exchange */
 #define NU_BOOT_TEXT_MAX  (16u << 20) /* an operator's answer; longer ones are cut */
@@ -37,6 +37,7 @@ enum nu_boot_type {
 	NU_BOOT_FAIL,	/* seed or node to launcher: text; ends the job */
 	NU_BOOT_ASK,	/* nu_ctl to launcher, launcher to node 0: a command, id is the request */
 	NU_BOOT_ANSWER, /* node 0 to launcher, launcher to nu_ctl: status arg and text, id is the request */
+	NU_BOOT_INIT,	/* node to launcher: arg 1 node_init begins there, 0 it is over */
 };
 
 struct nu_boot_head {

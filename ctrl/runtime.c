@@ -23,6 +23,7 @@ static struct runtime {
 	pthread_mutex_t mutex; /* ended, status */
 	pthread_cond_t cond;
 	bool started, ended;
+	char reason[160]; /* why it cannot start, where there is more to say than the error */
 	volatile bool serves; /* between start and end; the first thread's, and its handlers' */
 	int status;
 } runtime = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
@@ -64,6 +65,33 @@ static int node_proclet(struct nu_proclet **p_p)
 	return ret;
 }
 
+static int call_node_init(void)
+{
+	int ret;
+
+	nu_boot_init_runs(true);
+	nu_outside_init(true);
+	ret = runtime.options->node_init(nu_node.self);
+	nu_outside_init(false);
+	nu_boot_init_runs(false);
+	if (!ret)
+		return 0;
+	/* -1 is no errno, but what many functions return. */
+	snprintf(runtime.reason, sizeof(runtime.reason), "node_init returned %d%s%s%s", ret, ret < -1 ? " (" : "",
+		 ret < -1 ? strerror(-ret) : "", ret < -1 ? ")" : "");
+	return ret;
+}
+
+/* The cause has been said, or is in runtime.reason. */
+static void cannot_start(int ret)
+{
+	char text[256];
+
+	/* Not nu_strerror(): that says what an error means that comes from a call. */
+	snprintf(text, sizeof(text), "cannot start: %s", *runtime.reason ? runtime.reason : strerror(-ret));
+	nu_boot_fail(text);
+}
+
 static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 {
 	const struct nu_rpc_ops rpc_ops = {nu_client_locate, nu_instance_create, nu_instance_retire,
@@ -90,7 +118,7 @@ static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 		(void)!nu_pool_refill(0); /* what is missing is backed later */
 	nu_pool_set_slack(nu_node.mem_bytes / 16 < SLACK_BYTES ? nu_node.mem_bytes / 16 : SLACK_BYTES);
 	if (!ret && runtime.options->node_init)
-		ret = runtime.options->node_init(nu_node.self);
+		ret = call_node_init();
 	nu_fds_note(&foreign_fds); /* what is open from here on is ours, or UCX's */
 	if (!ret)
 		ret = nu_rpc_init();
@@ -179,11 +207,7 @@ static void first_body(void *arg)
 			ret = main_start();
 	}
 	if (ret) {
-		char reason[256];
-
-		snprintf(reason, sizeof(reason), "node %u cannot start: %s", nu_node.self, nu_strerror(ret));
-		nu_boot_fail(reason);
-		nu_err("%s", reason);
+		cannot_start(ret);
 		on_end(1);
 		return;
 	}
@@ -260,7 +284,6 @@ static int start(const struct nu_image *image)
 
 static int run(const struct nu_image *image)
 {
-	char reason[256];
 	int ret = start(image), status;
 
 	if (!ret) {
@@ -271,9 +294,7 @@ static int run(const struct nu_image *image)
 		return status;
 	}
 	nu_exits_off();
-	snprintf(reason, sizeof(reason), "node %u cannot start: %s", nu_node.self, nu_strerror(ret));
-	nu_err("%s", reason);
-	nu_boot_fail(reason);
+	cannot_start(ret);
 	unprotect();
 	nu_image_seal(false);
 	return ret;

@@ -453,7 +453,7 @@ NU_API int nu_locate(struct nu_ref ref)
 	int ret;
 
 	if (!nu_thread_self())
-		return -EINVAL;
+		return nu_outside("nu_locate", "");
 	if (!ref.id)
 		return -ESTALE;
 	ret = guess(ref.id, &sure);
@@ -469,7 +469,9 @@ NU_API int nu_migrate(struct nu_ref ref, unsigned node)
 	struct nu_move_args args = {ref.id, node};
 	int ret = -EREMCHG;
 
-	if (node >= nu_node.count || !nu_thread_self())
+	if (!nu_thread_self())
+		return nu_outside("nu_migrate", "");
+	if (node >= nu_node.count)
 		return -EINVAL;
 	for (unsigned tries = 0; ret == -EREMCHG && tries < 100; tries++) {
 		bool sure;

@@ -41,7 +41,7 @@ static int start(const struct async *proto, const struct nu_method *m, const voi
 	void *to, *block = NULL;
 
 	if (!self)
-		return -EINVAL;
+		return nu_outside(m->class_name, m->name);
 	if (extra < 0)
 		return (int)extra;
 	p = self->proclet;
@@ -119,7 +119,9 @@ NU_API int nu_create(const struct nu_class *cls, const struct nu_options *option
 {
 	struct nu_options defaults = {0};
 
-	if (!nu_thread_self() || !ref_p)
+	if (!nu_thread_self())
+		return nu_outside(cls->name, "create");
+	if (!ref_p)
 		return -EINVAL;
 	return nu_rpc_ops.create(cls, options ? options : &defaults, args, ref_p);
 }

@@ -509,7 +509,7 @@ NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *
 	if (ret == NU_HANDED_OFF)
 		return call_answered(&q);
 	if (ret != -EAGAIN)
-		return ret;
+		return ret == -EINVAL ? nu_outside(m->class_name, m->name) : ret;
 	ret = call_far(&q);
 	if (likely(!ret))
 		return 0;

@@ -208,7 +208,7 @@ NU_API int nu_ref_get(struct nu_ref ref)
 	int ret;
 
 	if (!t)
-		return -EINVAL;
+		return nu_outside("nu_ref_get", "");
 	ret = nu_ref_change(ref.id, t->proclet_id, 1);
 	if (ret)
 		return ret;
@@ -226,7 +226,7 @@ NU_API int nu_ref_put(struct nu_ref ref)
 	if (!ref.id)
 		return 0;
 	if (!t)
-		return -EINVAL;
+		return nu_outside("nu_ref_put", "");
 	ret = note(t->proclet, ref.id, -1);
 	if (ret)
 		return ret;

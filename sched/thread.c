@@ -166,7 +166,7 @@ int nu_thread_spawn(nu_thread_fn fn, void *arg, struct nu_thread **thread_p)
 	nu_point();
 	t = nu_running();
 	if (unlikely(!t))
-		return -EINVAL;
+		return nu_outside("nu_thread_spawn", "");
 	p = t->proclet;
 	t = nu_thread_alloc_start(p);
 	if (!t)

@@ -19,6 +19,7 @@
 #define STUCK_OUTPUT_MS 2000
 #define UNKILLABLE_MS	10000
 #define SILENT_WARN_MS	10000
+#define INIT_WARN_MS	10000
 #define LOST_STATUS	255 /* as the remote shell's, when it fails */
 
 static void earlier(int64_t *at_p, int64_t when)
@@ -222,6 +223,37 @@ static void first_word(struct job *job)
 	}
 }
 
+/* @by could wait no longer for those that have not come so far. */
+static void say_missing(struct node *by)
+{
+	struct job *job = by->job;
+	char name[256];
+	for (unsigned n = 0; n < job->count && by->has_blob && !job->ending; n++) {
+		struct node *node = &job->nodes[n];
+		if (!node->alive || node->has_blob)
+			continue;
+		if (node->init_ms)
+			launch_say("%s does not return from node_init: it has been there for %.1f s",
+				   name_of(node, name, sizeof(name)),
+				   (double)(launch_now_ms() - node->init_ms) / 1000);
+		else
+			launch_say("%s is late: the others have waited for it in vain",
+				   name_of(node, name, sizeof(name)));
+	}
+}
+
+static int64_t init_timer(struct node *node, int64_t now)
+{
+	char name[256];
+	if (!node->alive || !node->init_ms || node->init_said || node->job->ending)
+		return INT64_MAX;
+	if (now - node->init_ms < INIT_WARN_MS)
+		return node->init_ms + INIT_WARN_MS;
+	node->init_said = true;
+	launch_say("%s has been in node_init for %d s", name_of(node, name, sizeof(name)), INIT_WARN_MS / 1000);
+	return INT64_MAX;
+}
+
 static void on_fail(struct job *job, const char *who, const char *payload)
 {
 	if (!job->ending)
@@ -265,7 +297,11 @@ void job_on_message(struct node *node, const struct nu_boot_head *head, const ch
 	case NU_BOOT_EXIT:
 		on_exit_called(node, head->arg);
 		break;
+	case NU_BOOT_INIT:
+		node->init_ms = head->arg ? launch_now_ms() : 0;
+		break;
 	case NU_BOOT_FAIL:
+		say_missing(node);
 		snprintf(who, sizeof(who), "node %u: ", node->number);
 		on_fail(job, who, payload);
 		break;
@@ -460,6 +496,10 @@ int job_timers(struct job *job)
 	int64_t now = launch_now_ms(), next = operator_next_ms();
 	for (unsigned i = 0; i < job->nhosts; i++) {
 		int64_t due_ms = job->hosts[i]->ops->timers(job->hosts[i], now);
+		next = due_ms < next ? due_ms : next;
+	}
+	for (unsigned n = 0; n < job->count; n++) {
+		int64_t due_ms = init_timer(&job->nodes[n], now);
 		next = due_ms < next ? due_ms : next;
 	}
 	all_gone_check(job);

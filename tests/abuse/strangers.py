@@ -305,7 +305,7 @@ def pretenders():
                                 (frame(1, b"")[:10], False, "is silent")):
         ours, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)
-        p = subprocess.Popen([serve, "x"], env=dict(os.environ, NU_BOOT=f"3:{theirs.fileno()}"), pass_fds=[theirs.fileno()],
+        p = subprocess.Popen([serve, "x"], env=dict(os.environ, NU_BOOT=f"4:{theirs.fileno()}"), pass_fds=[theirs.fileno()],
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         theirs.close()
         ours.sendall(words)

@@ -652,7 +652,7 @@ Test(launch, exchange_fails)
 	launch(&r, "-n", "3", NODE_PROG, "absent");
 	finish(&r);
 	expect_status(&r, 99);
-	expect_text(&r, 1, "exchange 0 with the other nodes failed: Connection timed out");
+	expect_text(&r, 1, "the other nodes did not come within 1 s (NU_BOOT_TIMEOUT_S)");
 	setenv("NU_BOOT_TIMEOUT_S", "15", 1);
 	launch(&r, "-n", "3", "--keep-going", NODE_PROG, "killed");
 	finish(&r);
