@@ -114,7 +114,9 @@ NU_API const char *nu_strerror(int err);
 
 /* ---- proclets ---- */
 
-#define NU_NODE(n) ((n) + 1) /* for nu_options.node: place on node n */
+/* For nu_options.node: place on node n. A bare number there is refused, since 1 may have been meant as node 0 or 1. */
+#define NU_NODE(n)   (NU_NODE_BASE + (unsigned)(n))
+#define NU_NODE_BASE 0x4e550000u
 
 /* How to create a proclet. Zero is the default everywhere. */
 struct nu_options {

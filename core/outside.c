@@ -18,7 +18,8 @@ bool nu_outside_is_init(void)
 int nu_outside(const char *what, const char *more)
 {
 	if (nu_outside_is_init())
-		nu_err("%s%s%s is called in node_init, before there is any proclet: call it from the main function or "
+		nu_err("%s%s%s is called in node_init, before there is any proclet: call it from the main "
+		       "function or "
 		       "from a method",
 		       what, *more ? "." : "", more);
 	return -EINVAL;

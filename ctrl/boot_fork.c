@@ -130,6 +130,16 @@ static void __attribute__((noreturn)) seed_silence(void)
 	_exit(1);
 }
 
+/* What waited in the socket has been taken: in `nu_launch sh -c 'a; b'` by a, whose nodes run, or ran. */
+static void __attribute__((noreturn)) seed_too_late(void)
+{
+	fprintf(stderr,
+		"nu: %s: the nodes of this nu_launch have been another program's, which it began before this "
+		"one: each program needs an nu_launch of its own\n",
+		program_invocation_short_name);
+	_exit(1);
+}
+
 /* Descriptors come with the first byte of their message; each call takes exactly one message. */
 static void seed_receive_fds(int fd, struct node_fds *fds, unsigned count, uint64_t deadline_ns)
 {
@@ -294,8 +304,8 @@ static void seed_run(int fd)
 	int err;
 
 	err = nu_boot_read(fd, &head, sizeof(head), deadline_ns);
-	if (err == -EPIPE)
-		_exit(1); /* the launcher is gone */
+	if (err == -EPIPE) /* with the launcher this process would have been killed */
+		seed_too_late();
 	if (err)
 		seed_silence();
 	if (head.type != NU_BOOT_HELLO || head.len_bytes != sizeof(hello) ||
@@ -311,6 +321,12 @@ static void seed_run(int fd)
 	if (hello.chosen)
 		layout_was_chosen(fd, &hello);
 	take_options(&hello);
+	if (hello.mem_bytes / 2 > nu_node.mem_bytes) /* half of what this host has */
+		seed_fail(fd,
+			  "--mem: a node's budget of %zu MiB is above the %zu MiB of memory of its host, or "
+			  "of the "
+			  "control group there",
+			  (size_t)hello.mem_bytes / NU_MIB, 2 * nu_node.mem_bytes / NU_MIB);
 
 	pids[0] = getpid();
 	for (unsigned n = 0; n < hello.here; n++) {
@@ -339,6 +355,7 @@ static void seed_run(int fd)
 static void alone(void)
 {
 	const char *cores = getenv("NU_CORES"), *mem = getenv("NU_MEM");
+	size_t mem_bytes;
 
 	if (cores && *cores) {
 		char *end;
@@ -349,9 +366,16 @@ static void alone(void)
 			nu_warn("NU_CORES=%s is not a number of 1 to %d: taking %u", cores, NU_MAX_CORES,
 				nu_node.cores);
 	}
-	if (mem && *mem && !nu_size_parse(mem, &nu_node.mem_bytes))
+	if (mem && *mem && !nu_size_parse(mem, &mem_bytes))
 		nu_warn("NU_MEM=%s is not a size such as 512M or 4G: taking %zu MiB", mem,
 			nu_node.mem_bytes / NU_MIB);
+	else if (mem && *mem && mem_bytes / 2 > nu_node.mem_bytes)
+		nu_warn("NU_MEM=%s is above the %zu MiB of memory of this host, or of the control group: "
+			"taking "
+			"%zu MiB",
+			mem, 2 * nu_node.mem_bytes / NU_MIB, nu_node.mem_bytes / NU_MIB);
+	else if (mem && *mem)
+		nu_node.mem_bytes = mem_bytes;
 	nu_node.cores_of[0] = (uint8_t)nu_node.cores;
 	nu_boot_options.cores = nu_node.cores;
 	nu_boot_options.mem_bytes = nu_node.mem_bytes;

@@ -28,11 +28,10 @@ int nu_controller_start(void)
 	return ret ? ret : status;
 }
 
-int nu_client_new(const struct nu_options *o, struct nu_place *place_p)
+int nu_client_new(const struct nu_options *o, unsigned node, struct nu_place *place_p)
 {
 	struct nu_ctrl_answer a;
-	int ret = outcome(nu_controller_proclet_new(ctrl, o->capacity_bytes, o->pinned,
-						    o->node ? o->node - 1 : NU_CTRL_NO_NODE,
+	int ret = outcome(nu_controller_proclet_new(ctrl, o->capacity_bytes, o->pinned, node,
 						    nu_thread_self()->proclet_id, &a),
 			  &a);
 

@@ -13,6 +13,7 @@ struct request {
 	char *words[4];
 	unsigned nwords;
 	char text[256];
+	bool said; /* why it failed */
 };
 
 static const char *node_state(enum nu_node_state s)
@@ -37,6 +38,7 @@ static int parse_node(struct request *r, unsigned i, FILE *f, unsigned *node_p)
 
 	if (i >= r->nwords || parse_u64(r->words[i], &v) || v >= nu_node.count) {
 		fprintf(f, "nodes are numbered 0 to %u\n", nu_node.count - 1);
+		r->said = true;
 		return -EINVAL;
 	}
 	*node_p = (unsigned)v;
@@ -101,6 +103,7 @@ static int cmd_migrate(struct request *r, FILE *f)
 
 	if (r->nwords < 3 || parse_u64(r->words[1], &id)) {
 		fprintf(f, "usage: migrate ID NODE\n");
+		r->said = true;
 		return -EINVAL;
 	}
 	ret = parse_node(r, 2, f, &node);
@@ -120,6 +123,14 @@ static int cmd_drain(struct request *r, FILE *f)
 	if (ret)
 		return ret;
 	ret = back ? nu_node_restore(node, &moved) : nu_node_drain(node, &moved);
+	if (!back && ret == -EINVAL && !moved) {
+		fprintf(f,
+			"node %u is the last that takes proclets: it cannot be drained (restore another "
+			"first)\n",
+			node);
+		r->said = true;
+		return ret;
+	}
 	fprintf(f, "%u proclets moved %s node %u\n", moved, back ? "back to" : "away from", node);
 	return ret;
 }
@@ -190,7 +201,7 @@ static void body(void *arg)
 	}
 	if (f && ret == -ENOSYS)
 		fprintf(f, "unknown command\n");
-	else if (f && ret)
+	else if (f && ret && !r->said)
 		fprintf(f, "%s\n", nu_strerror(ret));
 	if (f)
 		fclose(f);

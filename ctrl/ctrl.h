@@ -52,7 +52,8 @@ struct nu_place {
 	uint64_t id;
 	unsigned node;
 };
-int __must_check nu_client_new(const struct nu_options *o, struct nu_place *place_p);
+/* @node: instead of o->node; NU_CTRL_NO_NODE: wherever */
+int __must_check nu_client_new(const struct nu_options *o, unsigned node, struct nu_place *place_p);
 int __must_check nu_client_main(uint64_t capacity_bytes, uint64_t *id_p);
 int __must_check nu_client_locate(uint64_t id, unsigned *node_p, uint64_t *location_p);
 int nu_client_ready(uint64_t id);

@@ -157,6 +157,23 @@ int nu_instance_capacity(size_t wanted_bytes, size_t *bytes_p)
 	return 0;
 }
 
+/* Where it is to be: NU_CTRL_NO_NODE: wherever. */
+static int node_of(const struct nu_options *o, unsigned *node_p)
+{
+	unsigned node = o->node - NU_NODE_BASE;
+
+	if (o->node && node >= nu_node.count) {
+		if (o->node < NU_MAX_NODES)
+			nu_warn("nu_options.node is %u, not NU_NODE(%u) or NU_NODE(0)", o->node, o->node);
+		else
+			nu_warn("nu_options.node is NU_NODE(%d), nodes are numbered 0 to %u", (int)node,
+				nu_node.count - 1);
+		return -EINVAL;
+	}
+	*node_p = o->node ? node : NU_CTRL_NO_NODE;
+	return 0;
+}
+
 /* If the answer was lost with a node that it passed, there may be one that only we know of. */
 static void give_up_creation(const struct nu_place *place, int err)
 {
@@ -178,12 +195,15 @@ int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, c
 	size_t len;
 	void *packed;
 	int ret = nu_instance_capacity(o->capacity_bytes, &rounded.capacity_bytes), status = 0;
+	unsigned node = 0;
 
+	if (!ret)
+		ret = node_of(o, &node);
 	if (ret)
 		return ret;
 	if (extra < 0)
 		return (int)extra;
-	ret = nu_client_new(&rounded, &place);
+	ret = nu_client_new(&rounded, node, &place);
 	if (ret)
 		return ret;
 	len = NU_ALIGN_UP((size_t)cls->init->args_bytes, 8) + (size_t)extra;

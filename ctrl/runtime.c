@@ -23,7 +23,7 @@ static struct runtime {
 	pthread_mutex_t mutex; /* ended, status */
 	pthread_cond_t cond;
 	bool started, ended;
-	char reason[160]; /* why it cannot start, where there is more to say than the error */
+	char reason[160];     /* why it cannot start, where there is more to say than the error */
 	volatile bool serves; /* between start and end; the first thread's, and its handlers' */
 	int status;
 } runtime = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
@@ -77,8 +77,8 @@ static int call_node_init(void)
 	if (!ret)
 		return 0;
 	/* -1 is no errno, but what many functions return. */
-	snprintf(runtime.reason, sizeof(runtime.reason), "node_init returned %d%s%s%s", ret, ret < -1 ? " (" : "",
-		 ret < -1 ? strerror(-ret) : "", ret < -1 ? ")" : "");
+	snprintf(runtime.reason, sizeof(runtime.reason), "node_init returned %d%s%s%s", ret,
+		 ret < -1 ? " (" : "", ret < -1 ? strerror(-ret) : "", ret < -1 ? ")" : "");
 	return ret;
 }
 

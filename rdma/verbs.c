@@ -61,6 +61,14 @@ static int log_error(const char *what)
 	return -err;
 }
 
+static void say_none(const struct nu_rdma_options *o, const char *why)
+{
+	if (o->asked)
+		nu_err("--reader verbs: no RDMA: %s", why);
+	else
+		nu_info("no RDMA: %s", why);
+}
+
 /* Which device, port and address: copied, since the list goes. */
 static int choose(const struct nu_rdma_options *o, const char *wished, char address[46])
 {
@@ -70,12 +78,12 @@ static int choose(const struct nu_rdma_options *o, const char *wished, char addr
 	int ret = nu_rdma_devices_list(&list, why, sizeof(why));
 
 	if (ret) {
-		nu_info("no RDMA: %s", why);
+		say_none(o, why);
 		return -ENODEV;
 	}
 	ret = nu_rdma_choose(&list, o, wished, &choice);
 	if (ret) {
-		nu_info("no RDMA: %s", choice.reason);
+		say_none(o, choice.reason);
 	} else {
 		const struct nu_rdma_candidate *c = choice.chosen;
 

@@ -9,7 +9,10 @@ const struct nu_pool_ops nu_verbs_pool_ops;
 
 int nu_verbs_open(const struct nu_rdma_options *o, const char *address, uint64_t key)
 {
-	nu_info("no RDMA: built without libibverbs (meson's option verbs)");
+	if (o && o->asked)
+		nu_err("--reader verbs: no RDMA: built without libibverbs (meson's option verbs)");
+	else
+		nu_info("no RDMA: built without libibverbs (meson's option verbs)");
 	return -ENODEV;
 }
 

@@ -501,6 +501,7 @@ int agent_main(void)
 		fprintf(stderr, "nu_launch: --agent is for nu_launch itself, on other hosts\n");
 		return 2;
 	}
+	signals_reset();
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	sigemptyset(&set);

@@ -250,7 +250,8 @@ static int64_t init_timer(struct node *node, int64_t now)
 	if (now - node->init_ms < INIT_WARN_MS)
 		return node->init_ms + INIT_WARN_MS;
 	node->init_said = true;
-	launch_say("%s has been in node_init for %d s", name_of(node, name, sizeof(name)), INIT_WARN_MS / 1000);
+	launch_say("%s has been in node_init for %d s", name_of(node, name, sizeof(name)),
+		   INIT_WARN_MS / 1000);
 	return INT64_MAX;
 }
 

@@ -23,6 +23,14 @@ void launch_say_to(void (*fn)(const char *line, size_t len));
 /* malloc or the end: the launcher's death ends the nodes too. */
 void *launch_alloc(size_t len_bytes);
 
+/* ---- signals.c: what is inherited ---- */
+
+/* In a process of its own: nothing is ignored and nothing blocked from here on. */
+void signals_reset(void);
+/* The launcher: the same, but what it was started to ignore of a terminal's signals stays ignored. */
+void signals_begin(void);
+bool signals_ignores(int signo);
+
 /* ---- conn.c ---- */
 
 /* Bytes that several connections send, freed by the last. */

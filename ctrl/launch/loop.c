@@ -69,12 +69,13 @@ static void dispatch(struct job *job, const struct loop *l, const struct pollfd 
 
 int loop_init(struct loop *l)
 {
+	static const int heard[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP};
 	sigset_t set;
 	sigemptyset(&set);
-	sigaddset(&set, SIGCHLD);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
+	for (unsigned i = 0; i < sizeof(heard) / sizeof(heard[0]); i++) {
+		if (!signals_ignores(heard[i])) /* blocked, it would be heard all the same */
+			sigaddset(&set, heard[i]);
+	}
 	if (sigprocmask(SIG_BLOCK, &set, NULL))
 		return -errno;
 	l->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

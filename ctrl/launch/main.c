@@ -393,6 +393,7 @@ int main(int argc, char **argv)
 	struct options o = {.reader = "auto", .transport = "auto"};
 	struct loop l;
 
+	signals_begin();
 	hosts_export_defaults(&hosts);
 	take_options(argc, argv, &o);
 	signal(SIGPIPE, SIG_IGN);

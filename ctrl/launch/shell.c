@@ -107,15 +107,11 @@ static int agent_path(const struct remote *r, char *path, size_t size)
 static void __attribute__((noreturn))
 child(char **argv, const int *in, const int *out, const int *err, pid_t launcher)
 {
-	sigset_t none;
 	/* A terminal's signals are the launcher's affair: a session of its own. */
 	setsid();
 	if (prctl(PR_SET_PDEATHSIG, SIGTERM) || getppid() != launcher)
 		_exit(255);
-	signal(SIGPIPE, SIG_DFL);
-	signal(SIGTTIN, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	signals_reset();
 	if (dup2(in[0], 0) < 0 || dup2(out[1], 1) < 0 || dup2(err[1], 2) < 0)
 		_exit(255);
 	execvp(argv[0], argv);

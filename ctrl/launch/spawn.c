@@ -121,13 +121,10 @@ child(const struct spawn *how, int seed, int report, pid_t launcher, const struc
 {
 	struct report r = {0};
 	char env[32], file[32];
-	sigset_t none;
 	/* Until the nodes are forked this is what ends the program with the launcher; then each node does the same. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != launcher)
 		_exit(1);
-	signal(SIGPIPE, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	signals_reset();
 	setrlimit(RLIMIT_NOFILE, lim);
 	snprintf(env, sizeof(env), "%d:%d", NU_BOOT_VERSION, seed);
 	/* UCX reads these before any code of ours runs. It must not patch mmap and its kin: heaps move by mremap. Unless the
