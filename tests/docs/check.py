@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 SRC, BUILD = map(pathlib.Path, sys.argv[1:3])
 README = (SRC / "README.md").read_text()
@@ -141,6 +142,37 @@ def man_pages_have_every_function():
         header = (SRC / "core" / h).read_text().replace("__must_check", "")
         names |= {re.search(r"\b(nu_\w+)\s*\(", d).group(1) for d in re.findall(r"^NU_API\b([^;]*);", header, re.M)}
     return sorted(n for n in names - internal if not re.search(rf"\b{n}\b", text))
+
+
+# ---- examples ----
+
+def examples():
+    """Whole programs in the documents: name and text."""
+    for i, text in enumerate(re.findall(r"^```c$\n(.*?)^```$", README, re.M | re.S)):
+        yield f"README.md example {i + 1}", text
+    for page in sorted((SRC / "man").glob("*.[37]")):
+        for i, text in enumerate(re.findall(r"^\.EX$\n(.*?)^\.EE$", page.read_text(), re.M | re.S)):
+            if "#include" in text:
+                yield f"{page.name} example {i + 1}", text.replace("\\-", "-").replace("\\&", "").replace("\\e", "\\")
+
+
+@test
+def every_example_compiles_and_runs():
+    """programs in README.md and man pages that do not compile without a word, or fail on two nodes"""
+    bad, made = [], 0
+    with tempfile.TemporaryDirectory() as tmp:
+        for name, text in examples():
+            prog = pathlib.Path(tmp) / f"example{made}"
+            prog.with_suffix(".c").write_text(text)
+            status, said = output("gcc", "-std=gnu17", "-Wall", "-Wextra", "-Wno-unused-parameter", f"-I{BUILD}/inc", "-o", prog, f"{prog}.c",
+                                  f"-L{BUILD}", "-lnu", f"-Wl,-rpath,{BUILD}")
+            if not status and not said:
+                status, said = output(BUILD / "ctrl/nu_launch", "-n", "2", "--cores", "1", "--time-out", "30", prog)
+                said = said if status else ""
+            if status or said:
+                bad.append(f"{name}: status {status}: {said[:400]}")
+            made += 1
+    return bad if made >= 3 else bad + [f"only {made} examples were found"]
 
 
 # ---- environment ----
