@@ -500,8 +500,11 @@ int job_timers(struct job *job)
 		next = due_ms < next ? due_ms : next;
 	}
 	for (unsigned n = 0; n < job->count; n++) {
-		int64_t due_ms = init_timer(&job->nodes[n], now);
-		next = due_ms < next ? due_ms : next;
+		struct node *node = &job->nodes[n];
+		const int64_t due_ms[] = {init_timer(node, now), relay_timer(&node->out, now),
+					  relay_timer(&node->err, now)};
+		for (unsigned i = 0; i < sizeof(due_ms) / sizeof(due_ms[0]); i++)
+			next = due_ms[i] < next ? due_ms[i] : next;
 	}
 	all_gone_check(job);
 	if (due(job->warn_at_ms, now)) {

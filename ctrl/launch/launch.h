@@ -79,6 +79,7 @@ void conn_flush(struct conn *c);
 
 /* ---- writer.c: a thread, since stdout may block and must not be made non-blocking (others share it) ---- */
 
+struct relay;
 struct writer {
 	int fd, event_fd; /* event_fd: written when the queue has shrunk or failed */
 	pthread_t thread;
@@ -88,6 +89,9 @@ struct writer {
 	size_t fill_len, fill_cap;
 	size_t draining; /* bytes of an earlier fill that are being written */
 	int error;	 /* errno of the first failed write; later output is dropped */
+	/* relay.c's: whose line is begun and not ended, and when the last of it was passed on. The loop's thread alone. */
+	const struct relay *open;
+	int64_t opened_ms;
 };
 #define WRITER_HIGH_BYTES ((size_t)4 << 20) /* above: the nodes' pipes are not read */
 
@@ -102,14 +106,17 @@ int writer_error(struct writer *w);
 struct relay {
 	struct writer *to;
 	char prefix[16];
-	char *line; /* begun, not ended */
+	char *line; /* what waits: a line that is begun, or all that comes while another's is */
 	size_t len, cap;
+	int64_t held_ms; /* since when */
+	bool returned;	 /* the last byte passed on was a carriage return */
 };
 
 void relay_init(struct relay *r, struct writer *to, int node); /* node -1: no prefix */
 void relay_feed(struct relay *r, const char *data, size_t len);
-/* The last, unended line is passed on. */
-void relay_finish(struct relay *r);
+/* Passes on what has waited long enough. Return: when it is to be called again, INT64_MAX: nothing waits. */
+int64_t relay_timer(struct relay *r, int64_t now_ms);
+/* The last, unended line is passed on; with prefixes it is ended. */
 void relay_close(struct relay *r);
 
 /* ---- spawn.c ---- */

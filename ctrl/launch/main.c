@@ -69,9 +69,12 @@ void launch_say(const char *fmt, ...)
 		return;
 	}
 	line[len++] = '\n';
-	if (writers_run)
+	if (writers_run) {
+		if (job.err.open) /* a line that a node has begun */
+			writer_push(&job.err, "\n", 1);
+		job.err.open = NULL;
 		writer_push(&job.err, line, len);
-	else if (write(STDERR_FILENO, line, len) < 0)
+	} else if (write(STDERR_FILENO, line, len) < 0)
 		return; /* nowhere to complain */
 }
 

@@ -2,7 +2,7 @@
 /*
  * Starts: abuse_starts HOW [N]. HOW: ok; init (node_init returns N on the last node), call (it calls a stub), hang (it never
  * returns on the last node), node (a proclet on "node" N), signals (what is ignored and blocked at main()), drain (waits for
- * its input's end).
+ * its input's end), prompt (text without an end, twice with a line of the last node between).
  */
 #include <nu/nu.h>
 
@@ -16,6 +16,7 @@ struct cell {
 	int v;
 };
 NU_CLASS(cell);
+NU_METHOD(cell, say, none);
 
 static const char *how;
 static int number;
@@ -23,6 +24,28 @@ static struct cell_ref made;
 
 int cell_init(struct cell *c)
 {
+	return 0;
+}
+
+void cell_do_say(struct cell *c)
+{
+	printf("other\n");
+}
+
+/* Goes on with each byte that it is sent. */
+static int prompt(struct cell_ref far)
+{
+	char byte;
+
+	printf("10%%\r20%%\r");
+	fflush(stdout);
+	if (read(0, &byte, 1) != 1)
+		return 1;
+	printf("name? ");
+	fflush(stdout);
+	if (read(0, &byte, 1) != 1 || cell_say(far) || read(0, &byte, 1) != 1)
+		return 2;
+	printf("done\n");
 	return 0;
 }
 
@@ -63,6 +86,10 @@ static int mainfunc(int argc, char **argv)
 
 	if (!strcmp(how, "node"))
 		printf("create: %s\n", nu_strerror(cell_create(&o, &ref)));
+	if (!strcmp(how, "prompt")) {
+		o.node = NU_NODE(nu_node_count() - 1);
+		return cell_create(&o, &ref) ? 3 : prompt(ref);
+	}
 	if (!strcmp(how, "drain")) {
 		printf("it runs\n");
 		while (read(0, &byte, 1) > 0)

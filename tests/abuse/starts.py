@@ -97,6 +97,32 @@ def drained():
 check("the last node is drained", Done(*drained()), 0,
       [r"^0 proclets moved away from node 1$", r"node 0 is the last that takes proclets: it cannot be drained"], ["EINVAL", "away from node 0"])
 
+# Text without an end.
+def prompts(*options):
+    """Answers each prompt when it has been seen; all that was said."""
+    p = subprocess.Popen([LAUNCH, "-n", "2", "--cores", "2", "--time-out", "10", *options, PROG, "prompt"], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, bufsize=0)
+    text = b""
+    for seen in b"20%\r", b"name? ", b"other\n", None:
+        while seen is None or seen not in text:
+            more = os.read(p.stdout.fileno(), 4096)
+            text += more
+            if not more:
+                break
+        if seen:
+            try:
+                p.stdin.write(b".")
+            except BrokenPipeError:
+                break
+    return p.wait(), text.decode().replace("\r", "^")
+
+
+j = Done(*prompts())
+check("a prompt, and progress", j, 0,
+      also=lambda j: None if j.text == "[0] 10%^[0] 20%^[0] name? \n[1] other\n[0] done\n" else f"said {j.text!r}")
+j = Done(*prompts("--no-prefix"))
+check("the same, without prefixes", j, 0, also=lambda j: None if j.text == "10%^20%^name? other\ndone\n" else f"said {j.text!r}")
+
 # What is inherited.
 ODD = ["env", "--ignore-signal=CHLD,PIPE,TERM,USR1,TTIN", "--block-signal=CHLD,TERM,SEGV,URG,USR2,INT"]
 OURS = r"^\[{}\] node {}: -HUP -INT\.$"
