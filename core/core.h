@@ -388,8 +388,11 @@ void nu_maps_stats(unsigned *used_p, unsigned *max_p, unsigned *heaps_p);
  * Growth asks `grow` below for more pages at the heap's end.
  */
 struct nu_heap;
-/* Called with the heap's lock held to map more: makes [base, base + want) usable, want <= capacity. */
-typedef int (*nu_heap_grow_fn)(void *arg, size_t want_bytes, size_t *mapped_p);
+/*
+ * Called with the heap's lock held to map more: makes [base, base + want) usable, want <= capacity; or, if there is no memory for
+ * that, as much as there is of it, but not less than @enough. Says why it cannot do that.
+ */
+typedef int (*nu_heap_grow_fn)(void *arg, size_t want_bytes, size_t enough_bytes, size_t *mapped_p);
 
 /* Bytes at the segment's base left for the caller (struct nu_proclet_head) before the heap's own header. */
 #define NU_HEAP_HEAD_BYTES 1024
@@ -521,7 +524,7 @@ int __must_check nu_proclet_enter(uint64_t id, struct nu_proclet **p_p);
 void nu_proclet_leave(struct nu_proclet *p);
 /* Makes the heap's first @want bytes usable: extents from the pool, installed at the segment. A nu_heap_grow_fn with
  * the control block as @arg. Errors: -ENOMEM (pool, mappings, NU_EXTENTS_MAX, capacity). proclet.c */
-int nu_proclet_map(void *proclet, size_t want_bytes, size_t *mapped_p);
+int nu_proclet_map(void *proclet, size_t want_bytes, size_t enough_bytes, size_t *mapped_p);
 /* Takes extents that hold [0, len_bytes) of a heap that will arrive, every page backed; not installed yet. */
 int __must_check nu_proclet_reserve(struct nu_proclet *p, size_t len_bytes);
 /* Moves those that are at home to their places in the segment. */

@@ -202,15 +202,8 @@ static bool grow_to(struct nu_heap *h, uint64_t end)
 		want = end;
 	if (want > h->capacity_pages)
 		want = h->capacity_pages;
-	if (h->grow(h->grow_arg, want << NU_HEAP_PAGE_SHIFT, &mapped) ||
-	    (mapped >> NU_HEAP_PAGE_SHIFT) < end) {
-		/* The node cannot double it, but it may have what is needed now. */
-		want = NU_ALIGN_UP(end, (uint64_t)NU_EXTENT_MIN_BYTES >> NU_HEAP_PAGE_SHIFT);
-		if (want > h->capacity_pages)
-			want = h->capacity_pages;
-		if (h->grow(h->grow_arg, want << NU_HEAP_PAGE_SHIFT, &mapped))
-			return false;
-	}
+	if (h->grow(h->grow_arg, want << NU_HEAP_PAGE_SHIFT, end << NU_HEAP_PAGE_SHIFT, &mapped))
+		return false;
 	mapped >>= NU_HEAP_PAGE_SHIFT;
 	if (mapped > h->capacity_pages)
 		mapped = h->capacity_pages;

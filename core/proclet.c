@@ -13,16 +13,21 @@ static void *base_of(const struct nu_proclet *p)
 	return nu_seg_addr(nu_id_seg(p->id));
 }
 
+#define STEP_PART	128u
 #define ONE_PIECE_BYTES NU_MIB
 #define TABLE_BYTES	(2 * NU_MIB) /* what a page table covers */
 
 /* Room for one more at the end of the row, or NULL. */
 static struct nu_extent *next_extent(struct nu_proclet *p)
 {
+	static atomic_ulong said;
+
 	if (p->nextents < NU_EXTENTS_MAX)
 		return &p->extents[p->nextents];
-	nu_err("proclet %#lx: its heap is in %u pieces already, the most there can be", (unsigned long)p->id,
-	       NU_EXTENTS_MAX);
+	/* Once for each, as long as no other comes between: its program may ask again and again. */
+	if (atomic_exchange_explicit(&said, p->id, memory_order_relaxed) != p->id)
+		nu_err("proclet %#lx: its heap is in %u pieces already, the most there can be",
+		       (unsigned long)p->id, NU_EXTENTS_MAX);
 	return NULL;
 }
 
@@ -44,24 +49,50 @@ static size_t piece_bytes(size_t left, bool growing, size_t room)
 	return piece;
 }
 
+/* What the node has for heaps. */
+static size_t budget_left(void)
+{
+	struct nu_pool_stats pool;
+
+	nu_pool_stats(&pool);
+	return pool.budget_bytes > pool.used_bytes ? pool.budget_bytes - pool.used_bytes : 0;
+}
+
 /*
  * What is large shall lie so that mremap moves whole page tables: page by page it takes longer than all the rest of a move at
  * its source. So it begins where one does, and what is before that is filled up by a single extent.
  */
 static int get_grown(struct nu_proclet *p, size_t want_bytes, struct nu_extent *e)
 {
-	size_t room = p->head ? p->head->capacity_bytes : want_bytes;
 	size_t at = p->mapped_bytes, left = want_bytes - at;
+	size_t room = (p->head ? p->head->capacity_bytes : want_bytes) - at, budget = budget_left();
 
 	if (left >= 2 * TABLE_BYTES && at % TABLE_BYTES)
 		return nu_extent_get_tail(TABLE_BYTES, at % TABLE_BYTES, true, e);
-	return nu_extent_get(piece_bytes(left, true, room - at), true, false, e);
+	return nu_extent_get(piece_bytes(left, true, room < budget ? room : budget), true, false, e);
 }
 
-int nu_proclet_map(void *proclet, size_t want_bytes, size_t *mapped_p)
+/*
+ * Where the heap shall end: as @want says, or where the node's memory allows. Steps of less than one STEP_PARTth of it are taken only for
+ * what is needed now: of small ones a heap would soon have as many pieces as it may.
+ */
+static size_t end_within(const struct nu_proclet *p, size_t want, size_t enough)
+{
+	size_t at = p->mapped_bytes, step = want > at ? want - at : 0, room = budget_left();
+
+	if (likely(step <= room))
+		return want;
+	while (step > room && step > at / STEP_PART && step > enough - at)
+		step /= 2;
+	step = NU_ALIGN_UP(step, NU_EXTENT_MIN_BYTES);
+	return step <= room && at + step >= enough ? at + step : NU_ALIGN_UP(enough, NU_EXTENT_MIN_BYTES);
+}
+
+int nu_proclet_map(void *proclet, size_t want_bytes, size_t enough_bytes, size_t *mapped_p)
 {
 	struct nu_proclet *p = proclet;
 
+	want_bytes = end_within(p, want_bytes, enough_bytes);
 	while (p->mapped_bytes < want_bytes) {
 		struct nu_extent *e = next_extent(p);
 		int ret = e ? get_grown(p, want_bytes, e) : -ENOMEM;

@@ -24,7 +24,7 @@ static int lay_out(struct nu_proclet *p, const struct nu_class *cls, size_t capa
 {
 	struct nu_proclet_head *head = nu_seg_addr(nu_id_seg(p->id));
 	size_t mapped;
-	int ret = nu_proclet_map(p, NU_EXTENT_MIN_BYTES, &mapped);
+	int ret = nu_proclet_map(p, NU_EXTENT_MIN_BYTES, NU_EXTENT_MIN_BYTES, &mapped);
 
 	if (ret)
 		return ret;

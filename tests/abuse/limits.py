@@ -83,6 +83,13 @@ for capacity in (1 << 40) + 1, 2**64 - 1:
     check(f"main_capacity_bytes {capacity}", alone("capacity", capacity), 1,
           [rf"^nu: node 0: a proclet's capacity of {capacity} bytes is above the limit of 1 TiB", "node 0 cannot start: EINVAL"],
           [r"^ran$"])
+# ---- a heap that the node's memory ends: silent while there is some, one line when there is none ----
+for mib, each in (256, 1 << 16), (1024, 1 << 16):
+    check(f"15/16 of {mib} MiB in one heap", alone("fill", each, (mib << 20) * 15 // 16, env={"NU_MEM": f"{mib}M"}), 0,
+          [rf"^{mib * 960} KiB of {mib * 960}$"], [r"nu: "])
+check("more than there is", alone("fill", 1 << 16, 300 << 20, env={"NU_MEM": "256M"}), 0, [r"^\d+ KiB of 307200$"],
+      also=lambda j: None if len(j.lines(r"^nu: ")) == 1 else "not one line")
+
 # ---- times in options and in the environment ----
 TOO_LONG = 2**63, 2**64 - 1, 2**64, "1e300", "inf"
 for value in 0, -1, "nan", "", "1x", *TOO_LONG:

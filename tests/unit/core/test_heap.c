@@ -23,12 +23,15 @@ struct seg {
 	unsigned grows;
 };
 
-static int seg_grow(void *arg, size_t want, size_t *mapped_p)
+static int seg_grow(void *arg, size_t want, size_t enough, size_t *mapped_p)
 {
 	struct seg *s = arg;
 
 	cr_assert_gt(want, s->mapped);
 	cr_assert_leq(want, s->capacity);
+	cr_assert_leq(enough, want);
+	if (want > s->budget)
+		want = NU_ALIGN_UP(enough, NU_EXTENT_MIN_BYTES);
 	if (want > s->budget)
 		return -ENOMEM;
 	cr_assert_eq(mprotect(BASE, want, PROT_READ | PROT_WRITE), 0);
@@ -39,13 +42,13 @@ static int seg_grow(void *arg, size_t want, size_t *mapped_p)
 }
 
 /* Old bytes in the fresh pages: the heap must not rely on zeros but in its first mapping. */
-static int seg_grow_dirty(void *arg, size_t want, size_t *mapped_p)
+static int seg_grow_dirty(void *arg, size_t want, size_t enough, size_t *mapped_p)
 {
 	size_t old = ((struct seg *)arg)->mapped;
-	int err = seg_grow(arg, want, mapped_p);
+	int err = seg_grow(arg, want, enough, mapped_p);
 
 	if (!err)
-		memset(BASE + old, 0xff, want - old);
+		memset(BASE + old, 0xff, *mapped_p - old);
 	return err;
 }
 
