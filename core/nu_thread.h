@@ -50,7 +50,7 @@ struct nu_waitq {
 /* Mutual exclusion; FIFO hand-over; not recursive. */
 struct nu_mutex {
 	_Atomic uint32_t state; /* 0 free, 1 held, 2 held and somebody waits */
-	uint32_t spare;
+	uint32_t owner_life;	/* tells the owner from a later thread that has its address */
 	struct nu_thread *owner;
 	struct nu_waitq waiters;
 };
@@ -77,6 +77,8 @@ struct nu_rwlock {
 	_Atomic uint32_t lock;
 	int32_t held; /* readers, or -1 for a writer */
 	struct nu_waitq readers, writers;
+	struct nu_thread *owner; /* the writer, or the reader that came last if none has left since */
+	uint32_t owner_life, spare;
 };
 NU_API void nu_rwlock_init(struct nu_rwlock *l);
 NU_API void nu_rwlock_rdlock(struct nu_rwlock *l);

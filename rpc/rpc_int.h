@@ -101,6 +101,9 @@ static inline void nu_call_introduce(struct nu_thread *t, struct nu_thread *call
 	nu_wait_arm(t, id, m, result, seq);
 }
 
+/* chain.c: nu_sched_ops.is_waited_for */
+bool nu_chain_reaches(const struct nu_thread *t, const struct nu_thread *owner);
+
 /* serve.c */
 void nu_serve_on_call(const struct nu_msg *msg, const void *payload, size_t len, unsigned from);
 /* A linked thread of @p (lock held) that will serve @m with @args; NULL and *err_p when it cannot. Not yet runnable. */

@@ -72,7 +72,7 @@ static void stack_home(unsigned home, void *stack_top, uint64_t proclet)
 
 int nu_rpc_init(void)
 {
-	const struct nu_sched_ops ops = {.stack_home = stack_home};
+	const struct nu_sched_ops ops = {.stack_home = stack_home, .is_waited_for = nu_chain_reaches};
 
 	nu_call_init();
 	nu_sched_set_ops(&ops);

@@ -16,7 +16,7 @@ bool nu_barrier_wait(struct nu_barrier *b)
 	nu_preempt_point();
 	nu_lock_acquire(lock);
 	if (++b->arrived < b->parties) {
-		nu_waitq_push(&b->waiters, nu_thread_self());
+		nu_waitq_push(&b->waiters, nu_thread_self(), NU_ON_BARRIER);
 		nu_waitq_wait(&b->waiters, lock, 0);
 		return false;
 	}

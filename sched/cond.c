@@ -14,7 +14,7 @@ static int wait(struct nu_cond *c, struct nu_mutex *m, uint64_t deadline_ns)
 
 	nu_preempt_point();
 	nu_lock_acquire(lock);
-	nu_waitq_push(&c->waiters, nu_thread_self());
+	nu_waitq_push(&c->waiters, nu_thread_self(), NU_ON_COND);
 	/* In the list before the mutex is free: a signal that follows cannot miss us. */
 	nu_mutex_unlock(m);
 	err = nu_waitq_wait(&c->waiters, lock, deadline_ns);

@@ -301,6 +301,7 @@ static struct nu_core *core_create(unsigned index)
 		return NULL;
 	memset(c, 0, sizeof(*c));
 	c->index = index;
+	c->lives = ~((uint64_t)index << 25);
 	c->cache_max = nu_valgrind_runs_us() ? 0 : NU_STACK_CACHE;
 	c->spin_ns = nu_sched.spin_ns;
 	c->stats = nu_stat_cores[index].v;

@@ -4,8 +4,21 @@
 
 enum { FREE, HELD, HELD_WAITED };
 
+static inline void mutex_own(struct nu_mutex *m, struct nu_thread *t)
+{
+	m->owner = t;
+	if (likely(t))
+		m->owner_life = nu_thread_life(t);
+}
+
+/* Whether @self itself has taken it: its owner's address may be that of a thread which has ended. */
+static bool mutex_is_mine(const struct nu_mutex *m, const struct nu_thread *self)
+{
+	return self && m->owner == self && m->owner_life == nu_thread_life(self);
+}
+
 /* One that is seen to be held is not written to: a locked instruction that fails costs as much as one that does not. */
-static inline bool take(struct nu_mutex *m)
+static inline bool take(struct nu_mutex *m, struct nu_thread *self)
 {
 	uint32_t state = atomic_load_explicit(&m->state, memory_order_relaxed);
 
@@ -13,7 +26,7 @@ static inline bool take(struct nu_mutex *m)
 	    !atomic_compare_exchange_strong_explicit(&m->state, &state, HELD, memory_order_acquire,
 						     memory_order_relaxed))
 		return false;
-	m->owner = nu_running();
+	mutex_own(m, self);
 	return true;
 }
 
@@ -32,6 +45,29 @@ static bool take_or_mark(struct nu_mutex *m)
 	}
 }
 
+/*
+ * Waiting for ever is said where it begins: the holder is the calling thread, or waits for the call that this serves. What
+ * another thread could still unlock on purpose is not thought of: that is no way to use a mutex.
+ */
+static __attribute__((cold, noinline)) void mutex_never_free(const struct nu_mutex *m,
+							     const struct nu_thread *self)
+{
+	const struct nu_method *called = self->serve_method;
+
+	if (mutex_is_mine(m, self))
+		nu_misuse("the mutex at %p is locked by thread %p, which holds it already: it would wait for "
+			  "itself "
+			  "for ever",
+			  (const void *)m, (const void *)self);
+	nu_misuse(
+		"the mutex at %p is locked by thread %p%s%s%s%s, but thread %p, which holds it, waits until "
+		"that has "
+		"ended: neither can go on",
+		(const void *)m, (const void *)self, called ? ", method " : "",
+		called ? called->class_name : "", called ? "." : "", called ? called->name : "",
+		(const void *)m->owner);
+}
+
 static __attribute__((noinline)) int lock_slow(struct nu_mutex *m, uint64_t deadline_ns)
 {
 	struct nu_lock *lock = nu_waitq_lock(&m->waiters);
@@ -39,12 +75,23 @@ static __attribute__((noinline)) int lock_slow(struct nu_mutex *m, uint64_t dead
 
 	nu_lock_acquire(lock);
 	if (take_or_mark(m)) {
-		m->owner = self;
+		mutex_own(m, self);
 		nu_lock_release(lock);
 		return 0;
 	}
-	nu_waitq_push(&m->waiters, self);
+	if (!deadline_ns && mutex_is_mine(m, self)) {
+		nu_lock_release(lock);
+		mutex_never_free(m, self);
+	}
+	nu_waitq_push(&m->waiters, self, NU_ON_MUTEX);
 	return nu_waitq_wait(&m->waiters, lock, deadline_ns); /* 0: it was handed to us */
+}
+
+static __attribute__((noinline)) void lock_for_ever(struct nu_mutex *m)
+{
+	if (unlikely(nu_wait_is_circle(nu_running(), m->owner, m->owner_life)))
+		mutex_never_free(m, nu_running());
+	lock_slow(m, 0);
 }
 
 void nu_mutex_init(struct nu_mutex *m)
@@ -54,21 +101,18 @@ void nu_mutex_init(struct nu_mutex *m)
 
 void nu_mutex_lock(struct nu_mutex *m)
 {
-	nu_point();
-	if (unlikely(!take(m)))
-		lock_slow(m, 0);
+	if (unlikely(!take(m, nu_running_point())))
+		lock_for_ever(m);
 }
 
 bool nu_mutex_trylock(struct nu_mutex *m)
 {
-	nu_point();
-	return take(m);
+	return take(m, nu_running_point());
 }
 
 int nu_mutex_timedlock(struct nu_mutex *m, uint64_t timeout_us)
 {
-	nu_preempt_point();
-	if (take(m))
+	if (take(m, nu_running_point()))
 		return 0;
 	return timeout_us ? lock_slow(m, nu_deadline_after_us(timeout_us)) : -ETIMEDOUT;
 }
@@ -80,7 +124,7 @@ static __attribute__((noinline)) void unlock_slow(struct nu_mutex *m)
 
 	nu_lock_acquire(lock);
 	t = nu_waitq_pop(&m->waiters);
-	m->owner = t;
+	mutex_own(m, t);
 	/* Nobody changes HELD_WAITED without the list's lock. */
 	if (!t)
 		atomic_store_explicit(&m->state, FREE, memory_order_release);

@@ -33,6 +33,19 @@ enum nu_wait {
 	NU_WAIT_OTHER,
 };
 
+/* What NU_WAIT_SYNC is for: set where the thread joins the list of waiters. */
+enum nu_wait_on {
+	NU_ON_NOTHING,
+	NU_ON_MUTEX,
+	NU_ON_COND,
+	NU_ON_READ, /* an rwlock */
+	NU_ON_WRITE,
+	NU_ON_SEM,
+	NU_ON_BARRIER,
+	NU_ON_WAITGROUP,
+	NU_ON_JOIN, /* of the thread `joins` */
+};
+
 /* One thread. At the top of its stack, so every byte of it moves. */
 struct nu_thread {
 	/* What a switch touches: first line. */
@@ -64,8 +77,10 @@ struct nu_thread {
 	/* In a primitive's waiter list (in the heap), apart from `link`: a time-out queues a thread that still waits. */
 	struct nu_waitq *waitq; /* the list that it is in, or NULL; under that list's lock */
 	struct nu_thread *wait_next, *wait_prev;
+	struct nu_thread *joins;
 	uint8_t claimable;  /* BLOCKED: its waker must win nu_wake_claim() first */
 	uint8_t pause_seen; /* freeze.c, under the proclet's lock */
+	uint8_t wait_on;    /* enum nu_wait_on: of its last wait */
 
 	/* Timer: index in its core's timer heap (0: none); deadline on the node's monotonic clock (0: none), kept while its
 	 * proclet is frozen. timer.c */
@@ -95,7 +110,8 @@ struct nu_thread {
 	uint64_t call_deadline_ns; /* nu_deadline_set_us; 0: none */
 	uint64_t reply_proclet;	   /* serving: whom to answer: proclet, thread, sequence; 0: nobody */
 	struct nu_thread *reply_thread;
-	uint64_t reply_seq;
+	uint64_t
+		reply_seq; /* serving none: a number of its own. With its address it tells a thread from all others */
 	uint32_t reply_node;  /* where that proclet was when it called: a hint */
 	uint32_t serve_flags; /* errno of a span result that could not be taken */
 	const struct nu_method *serve_method;
@@ -349,6 +365,9 @@ int __must_check nu_poller_add(const struct nu_poller *p); /* before nu_sched_st
 struct nu_sched_ops {
 	/* A stack of node @home ended here, with a thread of @proclet. */
 	void (*stack_home)(unsigned home, void *stack_top, uint64_t proclet);
+	/* Whether @owner waits, directly or by others that are on this node, for the end of @t, the calling thread: it serves a
+	 * call of @owner's, at any depth, or is joined by it. */
+	bool (*is_waited_for)(const struct nu_thread *t, const struct nu_thread *owner);
 	/* A thread ran over its stack's guard page, or crashed: names it (signal context; must be signal-safe). */
 	void (*crashed)(struct nu_thread *t, int signo, void *addr);
 };

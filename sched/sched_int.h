@@ -51,6 +51,7 @@ struct nu_core {
 	struct nu_heap_cache *heap_cache;
 	struct nu_thread *next; /* picked, to be run by the scheduler's context */
 	struct nu_thread *dead; /* ended; to be freed by whoever runs next */
+	uint64_t lives;		/* nu_thread.reply_seq of the next thread that is made here */
 	void *sched_sp;
 	int *errno_p;	     /* the C library's errno of this kernel thread */
 	uint64_t *stats;     /* nu_stat_cores[index] */
@@ -193,6 +194,24 @@ static inline void nu_point(void)
 	if (unlikely(c && atomic_load_explicit(&c->preempt_req, memory_order_relaxed)))
 		nu_preempt_point();
 }
+/* Both at once. */
+static inline struct nu_thread *nu_running_point(void)
+{
+	struct nu_core *c = nu_core_get();
+
+	if (unlikely(!c))
+		return NULL;
+	if (unlikely(atomic_load_explicit(&c->preempt_req, memory_order_relaxed))) {
+		nu_preempt_point();
+		c = nu_core_get();
+	}
+	return atomic_load_explicit(&c->current, memory_order_relaxed);
+}
+/* What tells @t from the next thread at its address. A lock's holder may have ended long ago: others may unlock it. */
+static inline uint32_t nu_thread_life(const struct nu_thread *t)
+{
+	return (uint32_t)__atomic_load_n(&t->reply_seq, __ATOMIC_RELAXED);
+}
 
 /* ---- thread.c ---- */
 static inline uint32_t nu_thread_state(const struct nu_thread *t)
@@ -309,8 +328,10 @@ static inline struct nu_lock *nu_waitq_lock(struct nu_waitq *q)
 	_Static_assert(sizeof(struct nu_lock) == sizeof(q->lock), "a waiter list's lock is a struct nu_lock");
 	return (struct nu_lock *)&q->lock;
 }
-/* The calling thread joins the end of @q (q's lock, or the lock that stands for it, is held). */
-void nu_waitq_push(struct nu_waitq *q, struct nu_thread *self);
+/* The calling thread joins the end of @q, of an object of kind @on (q's lock, or the lock that stands for it, is held). */
+void nu_waitq_push(struct nu_waitq *q, struct nu_thread *self, enum nu_wait_on on);
+/* Whether @owner of what the calling thread is about to wait for waits itself until that has ended: then neither goes on. */
+bool nu_wait_is_circle(const struct nu_thread *self, const struct nu_thread *owner, uint32_t owner_life);
 /* The first waiter whose wake-up could be claimed, out of the list; NULL: none. */
 struct nu_thread *nu_waitq_pop(struct nu_waitq *q);
 /* All of them, chained by wait_next; for nu_waitq_ready_all() after the lock is released. */

@@ -21,7 +21,7 @@ static int wait(struct nu_sem *s, bool forever, uint64_t timeout_us)
 		nu_lock_release(lock);
 		return ok ? 0 : -ETIMEDOUT;
 	}
-	nu_waitq_push(&s->waiters, nu_thread_self());
+	nu_waitq_push(&s->waiters, nu_thread_self(), NU_ON_SEM);
 	return nu_waitq_wait(&s->waiters, lock, forever ? 0 : nu_deadline_after_us(timeout_us));
 }
 

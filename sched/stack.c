@@ -398,6 +398,7 @@ static inline struct nu_thread *alloc(struct nu_proclet *p, enum nu_maps_use use
 	nu_san_forget_frames(t);
 	t->home_node = nu_node.self;
 	t->core = c ? (uint16_t)c->index : 0;
+	t->reply_seq = c ? c->lives-- : nu_mono_ns();
 	nu_list_init(&t->link);
 	nu_list_init(&t->proclet_link);
 	atomic_store_explicit(&stacks.table[slot_index(low)], SLOT_HERE, memory_order_release);

@@ -213,6 +213,9 @@ int nu_thread_join(struct nu_thread *t)
 	__atomic_store_n(&t->joiner, self, __ATOMIC_RELEASE); /* its end looks without the lock first */
 	if (nu_thread_state(t) != NU_THREAD_DONE) {
 		nu_wake_arm(self);
+		self->waitq = NULL;
+		self->wait_on = NU_ON_JOIN;
+		self->joins = t;
 		nu_thread_block_until(NU_WAIT_SYNC, &t->join_lock, 0);
 	} else {
 		nu_lock_release(&t->join_lock);

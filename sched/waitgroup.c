@@ -33,6 +33,6 @@ void nu_waitgroup_wait(struct nu_waitgroup *g)
 		nu_lock_release(lock);
 		return;
 	}
-	nu_waitq_push(&g->waiters, nu_thread_self());
+	nu_waitq_push(&g->waiters, nu_thread_self(), NU_ON_WAITGROUP);
 	nu_waitq_wait(&g->waiters, lock, 0);
 }

@@ -6,13 +6,14 @@
  */
 #include "sched/sched_int.h"
 
-void nu_waitq_push(struct nu_waitq *q, struct nu_thread *self)
+void nu_waitq_push(struct nu_waitq *q, struct nu_thread *self, enum nu_wait_on on)
 {
 	if (unlikely(!self))
 		nu_misuse("a mutex, condition or its like is waited for by a kernel thread that runs no "
 			  "proclet: "
 			  "before nu_run(), in node_init, or in a thread of pthread_create()");
 	nu_wake_arm(self);
+	self->wait_on = (uint8_t)on;
 	self->waitq = q;
 	self->wait_next = NULL;
 	self->wait_prev = q->tail;
@@ -75,6 +76,14 @@ void nu_waitq_ready_all(struct nu_thread *t)
 		nu_thread_ready(t);
 		t = next;
 	}
+}
+
+/* Both are the proclet's threads. One that has ended as an owner is not looked at. */
+bool nu_wait_is_circle(const struct nu_thread *self, const struct nu_thread *owner, uint32_t owner_life)
+{
+	return nu_sched.ops.is_waited_for && owner && owner != self && nu_thread_is_here(owner) &&
+	       nu_thread_state(owner) == NU_THREAD_BLOCKED && nu_thread_life(owner) == owner_life &&
+	       nu_sched.ops.is_waited_for(self, owner);
 }
 
 int nu_waitq_wait(struct nu_waitq *q, struct nu_lock *lock, uint64_t deadline_ns)
