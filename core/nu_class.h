@@ -186,6 +186,7 @@ NU_API int nu_future_wait(struct nu_future *f);
  * You write     int C_init(struct C *self, args...)                                      0 or a negative errno
  * You get       struct C_ref, a counted reference; struct C_weak, one that does not count. {{0}} is none.
  *   int  C_create(const struct nu_options *, args..., struct C_ref *ref_p)               options may be NULL
+ *   NU_SCOPED_FUTURE(C, create, f)                                                       for the next two; below
  *   int  C_create_async(const struct nu_options *, args..., struct C_create_future *f)
  *   int  C_create_wait(struct C_create_future *f, struct C_ref *ref_p)
  *   int  C_ref_get(struct C_ref)           one more count for the calling proclet, as nu_ref_get()
@@ -213,6 +214,7 @@ NU_API int nu_future_wait(struct nu_future *f);
  * NU_METHOD(C, name, RESULT, argument kinds...) after NU_CLASS(C).
  * You write     RESULT C_do_name(struct C *self, args...)        runs in the proclet, on a thread of its own
  * You get       int C_name(struct C_ref, args..., T *result_p)
+ *               NU_SCOPED_FUTURE(C, name, f)                                         for the next two; below
  *               int C_name_async(struct C_ref, args..., struct C_name_future *f)
  *               int C_name_wait(struct C_name_future *f, T *result_p)
  * No result_p with none; if it is NULL the result is dropped, by C_name_wait() left in the future. They return 0 or what became
@@ -237,7 +239,8 @@ NU_API int nu_future_wait(struct nu_future *f);
 
 /*
  * Declares the future of C_name_async() or, with the name `create`, of C_create_async(). If it was not waited for, the
- * end of its scope waits, and frees or gives back a result that nobody took.
+ * end of its scope waits, and frees or gives back a result that nobody took. A plain struct C_name_future must stay until it was
+ * waited for: else the result is dropped, with a line that names the call.
  */
 #define NU_SCOPED_FUTURE(C, name, f)                                                                         \
 	struct C##_##name##_future f __attribute__((__cleanup__(C##_##name##_nu_scope_end))) = {0}

@@ -333,6 +333,8 @@ void nu_stack_returned(void *stack_top, uint64_t proclet);
 bool nu_stacks_next_lent(size_t *cursor, uint64_t *proclet_p);
 /* @proclet was lost with its node: its threads' stacks are ours to use again. */
 void nu_stacks_take_back(uint64_t proclet);
+/* Whether @addr, if it lies on a stack, is in the part that a thread of @p uses: as far as is known while that runs. */
+bool nu_stack_in_use(const struct nu_proclet *p, const void *addr);
 /* Stacks in use on this node, and its own ones whose threads are elsewhere. For tests. */
 void nu_stacks_count(size_t *here_p, size_t *lent_p);
 /* Whether @t is the address of a control block that is mapped here now (a peer's word is checked with it). */

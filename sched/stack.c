@@ -627,6 +627,20 @@ bool nu_thread_is_here(const struct nu_thread *t)
 	       atomic_load_explicit(&stacks.table[slot_index(low)], memory_order_acquire) == SLOT_HERE;
 }
 
+bool nu_stack_in_use(const struct nu_proclet *p, const void *addr)
+{
+	uintptr_t low = nu_stack_slot(addr);
+	const struct nu_thread *t = low ? nu_stack_thread(low) : NULL;
+
+	if (!t)
+		return true;
+	if (!nu_thread_is_here(t) || t->proclet != p || (uintptr_t)addr < stack_low(low) ||
+	    nu_thread_state(t) == NU_THREAD_DONE || nu_thread_is_spare(t))
+		return false;
+	/* Saved before it is said that it no longer runs. */
+	return atomic_load_explicit(&t->running, memory_order_acquire) || (uintptr_t)addr >= (uintptr_t)t->sp;
+}
+
 /* Its control block is mapped. */
 static bool is_spare(size_t slot)
 {
