@@ -28,6 +28,10 @@ static inline unsigned nu_cpu_log2(unsigned x)
 #define NU_FRAME_PC(uc) ((uintptr_t)(uc)->uc_mcontext.pc)
 #define NU_FRAME_SP(uc) ((uintptr_t)(uc)->uc_mcontext.sp)
 
+/* The frame pointer in a context that the switch has saved at @sp, and a return address as found on a stack: signed, perhaps. */
+#define NU_SAVED_FRAME(sp)    (((const uintptr_t *)(sp))[0])
+#define NU_CODE_ADDRESS(from) ((from)&0xffffffffffffu)
+
 /* Relocations of a table of calls (with <elf.h>). */
 #define NU_R_JUMP_SLOT R_AARCH64_JUMP_SLOT
 #define NU_R_IRELATIVE R_AARCH64_IRELATIVE

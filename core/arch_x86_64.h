@@ -31,6 +31,10 @@ static inline unsigned nu_cpu_log2(uint32_t x)
 #define NU_FRAME_PC(uc) ((uintptr_t)(uc)->uc_mcontext.gregs[REG_RIP])
 #define NU_FRAME_SP(uc) ((uintptr_t)(uc)->uc_mcontext.gregs[REG_RSP])
 
+/* The frame pointer in a context that the switch has saved at @sp, and a return address as found on a stack. */
+#define NU_SAVED_FRAME(sp)    (((const uintptr_t *)(sp))[6])
+#define NU_CODE_ADDRESS(from) (from)
+
 /* Relocations of a table of calls (with <elf.h>). */
 #define NU_R_JUMP_SLOT R_X86_64_JUMP_SLOT
 #define NU_R_IRELATIVE R_X86_64_IRELATIVE

@@ -293,6 +293,8 @@ bool nu_symbol_find(const void *addr, struct nu_symbol *s);
  */
 int nu_kthread_start(pthread_t *thread_p, const char *what, size_t stack_bytes, void *(*fn)(void *),
 		     void *arg);
+/* Of those, how many live. */
+unsigned nu_kthreads_live(void);
 
 /* ---- descriptors that others open for us. fds.c ---- */
 

@@ -18,6 +18,13 @@ int __must_check nu_join_connect(void);
 /* All have come so far. */
 int __must_check nu_join_barrier(void);
 
+/* ---- a job in which everybody waits for another: deadlock.c. The thread of the report loop, four times a second ---- */
+
+#define NU_DEADLOCK_STATUS 123
+void nu_deadlock_init(void);
+/* True once: it has been said, and the job is to end. */
+bool nu_deadlock_tick(void);
+
 /* ---- instances: proclets that begin and end on this node. instance.c ---- */
 
 /* Makes proclet @id here with an empty heap and a zeroed root object; @holder has its first reference (0: it is never
@@ -36,7 +43,8 @@ int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, c
 /* ---- exit() while the node runs: exit.c ---- */
 
 struct nu_exit_ops {
-	void (*end)(int status);  /* any thread but the first: the first is to take all down with this status */
+	void (*end)(
+		int status); /* any thread but the first: the first is to take all down with this status */
 	void (*down)(int status); /* the first thread itself, in a handler that calls exit() */
 	void (*unprotect)(void);  /* the program's globals; signal-safe */
 };

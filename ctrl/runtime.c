@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A node from its start to its end: what nu_run() does. */
+#include "ctrl/asleep.h"
 #include "ctrl/ctrl.h"
 #include "ctrl/boot.h"
 #include "ctrl/controller.h"
@@ -101,6 +102,7 @@ static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 	size_t reserve = nu_node.mem_bytes / 16 < RESERVE_BYTES ? nu_node.mem_bytes / 16 : RESERVE_BYTES;
 	int ret = nu_crash_init();
 
+	nu_asleep_start(NU_ASLEEP_BEGIN);
 	if (!ret)
 		ret = nu_layout_init();
 	if (!ret)
@@ -117,8 +119,10 @@ static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 	if (!ret && nu_node.count > 1)
 		(void)!nu_pool_refill(0); /* what is missing is backed later */
 	nu_pool_set_slack(nu_node.mem_bytes / 16 < SLACK_BYTES ? nu_node.mem_bytes / 16 : SLACK_BYTES);
+	nu_asleep_start(NU_ASLEEP_INIT);
 	if (!ret && runtime.options->node_init)
 		ret = call_node_init();
+	nu_asleep_start(NU_ASLEEP_INIT_DONE);
 	nu_fds_note(&foreign_fds); /* what is open from here on is ours, or UCX's */
 	if (!ret)
 		ret = nu_rpc_init();
@@ -131,20 +135,26 @@ static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 	/* Alone there is nobody to talk to: no UCX, and so none of its patches to mmap either. */
 	if (!ret && nu_node.count > 1)
 		ret = nu_join_connect();
-	return ret ? ret : nu_reader_init(nu_boot_options.reader);
+	if (!ret)
+		ret = nu_reader_init(nu_boot_options.reader);
+	nu_asleep_start(NU_ASLEEP_DONE);
+	return ret;
 }
 
 /* ---- threads that every node begins with ---- */
 
-static void main_body(void *arg)
+static void main_ended(int status)
 {
-	int status = runtime.main_fn(runtime.argc, runtime.argv);
-
 	fflush(NULL);
 	if (nu_boot_launched())
 		nu_boot_main_done(status); /* the launcher tells every node */
 	else
 		on_end(status); /* it may be here before the control thread is */
+}
+
+static void main_body(void *arg)
+{
+	main_ended(runtime.main_fn(runtime.argc, runtime.argv));
 }
 
 static int main_start(void)
@@ -190,6 +200,8 @@ static void report_loop(void)
 			nu_yield();
 		while (nu_pool_refill(2 * NU_MIB) > 0)
 			nu_yield();
+		if (nu_deadlock_tick())
+			main_ended(NU_DEADLOCK_STATUS);
 		nu_sleep_us(REPORT_US);
 	}
 }
@@ -211,6 +223,7 @@ static void first_body(void *arg)
 		on_end(1);
 		return;
 	}
+	nu_deadlock_init();
 	report_loop();
 }
 

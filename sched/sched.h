@@ -302,6 +302,8 @@ int __must_check nu_freeze(struct nu_proclet *p, uint64_t timeout_us);
 void nu_thaw(struct nu_proclet *p);
 /* Discards every thread of a frozen proclet (their stacks are freed), for its end. */
 void nu_threads_discard(struct nu_proclet *p);
+/* Where in the program the waiting thread @t has called what it waits in; NULL: not known. It does not run. place.c */
+const void *nu_thread_place(const struct nu_thread *t);
 /* Lets a pause or another thread in if that was asked for while this thread could not be interrupted. Any context. */
 void nu_preempt_point(void);
 /* A user-level thread must not be interrupted between these (nests); cheap. */

@@ -262,6 +262,7 @@ static void take_option(int c, struct options *o)
 		break;
 	case 'k':
 		o->keep_going = true;
+		setenv("NU_DEADLOCK", "0", 0); /* what waits may be let go by a node's death */
 		break;
 	case 'T':
 		o->time_out_s = strtod(optarg, &end);

@@ -2,6 +2,7 @@
 /* Waits that nobody can end, and such as only look like it: abuse_deadlock HOW. What must come of each is in deadlock.py. */
 #include <nu/nu.h>
 
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -9,8 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-struct knot;
-struct knot_ref;
+#define LONG_US 3000000u
 
 struct knot {
 	struct nu_mutex a, b;
@@ -174,8 +174,103 @@ static int by_itself(struct knot *k, const char *how)
 	return 0;
 }
 
+static void waits_for_sem(void *arg)
+{
+	nu_sem_wait(arg);
+	nu_yield(); /* so that the above is no jump */
+}
+
+/* Two that each hold what the other wants. */
+static void locks_b_then_a(void *arg)
+{
+	struct knot *k = arg;
+
+	nu_mutex_lock(&k->b);
+	nu_barrier_wait(&k->barrier);
+	nu_mutex_lock(&k->a);
+	nu_mutex_unlock(&k->a);
+}
+
+/* What nobody will end. */
+static void by_others(struct knot *k, const char *how)
+{
+	struct nu_thread *t;
+
+	if (!strcmp(how, "cond")) {
+		nu_mutex_lock(&k->a);
+		nu_cond_wait(&k->cond, &k->a);
+	}
+	if (!strcmp(how, "sem"))
+		nu_sem_wait(&k->sem);
+	if (!strcmp(how, "barrier"))
+		nu_barrier_wait(&k->barrier);
+	if (!strcmp(how, "group")) {
+		nu_waitgroup_add(&k->group, 3);
+		nu_waitgroup_wait(&k->group);
+	}
+	if (!strcmp(how, "join") && !nu_thread_spawn(waits_for_sem, &k->sem, &t))
+		nu_thread_join(t);
+	if (!strcmp(how, "crossed") && !nu_thread_spawn(locks_b_then_a, k, NULL)) {
+		nu_mutex_lock(&k->a);
+		nu_barrier_wait(&k->barrier);
+		nu_mutex_lock(&k->b);
+	}
+	if (!strcmp(how, "upgrade-two") && !nu_thread_spawn(writes, k, NULL)) {
+		nu_rwlock_rdlock(&k->rw);
+		nu_sem_wait(&k->sem);
+	}
+}
+
+static void *posts_later(void *sem)
+{
+	usleep(LONG_US);
+	nu_sem_post(sem);
+	return NULL;
+}
+
+static struct nu_sem *alarmed;
+
+static void on_alarm(int signo)
+{
+	nu_sem_post(alarmed);
+}
+
+/* What takes longer than it does to find a deadlock, and ends. */
+static void by_and_by(struct knot *k, const char *how)
+{
+	uint64_t until = nu_now_us() + LONG_US;
+	struct nu_sem sem = {0};
+	pthread_t t;
+
+	if (!strcmp(how, "sleeps"))
+		nu_sleep_us(LONG_US);
+	if (!strcmp(how, "timed"))
+		(void)!nu_sem_timedwait(&k->sem, LONG_US);
+	if (!strcmp(how, "computes"))
+		while (nu_now_us() < until)
+			;
+	if (!strcmp(how, "computes-silently"))
+		for (uint64_t i = 0; i < 10 && nu_now_us() < until; i++)
+			for (volatile uint64_t n = 0; n < 400000000; n++)
+				;
+	if (!strcmp(how, "in-libc"))
+		poll(NULL, 0, LONG_US / 1000);
+	if (!strcmp(how, "pthread") && !pthread_create(&t, NULL, posts_later, &sem)) {
+		nu_sem_wait(&sem);
+		pthread_join(t, NULL);
+	}
+	if (!strcmp(how, "handler")) {
+		alarmed = &sem;
+		signal(SIGALRM, on_alarm);
+		alarm(LONG_US / 1000000);
+		nu_sem_wait(&sem);
+	}
+}
+
 int knot_do_act(struct knot *k, struct nu_str how, struct knot_ref other)
 {
+	by_others(k, how.s);
+	by_and_by(k, how.s);
 	return by_itself(k, how.s);
 }
 
@@ -211,15 +306,19 @@ static int handed_on(struct knot_ref one)
 
 static int mainfunc(int argc, char **argv)
 {
-	struct nu_options far = {.node = NU_NODE(nu_node_count() - 1)};
+	struct nu_options far = {.node = NU_NODE(nu_node_count() - 1)}, near = {.node = NU_NODE(0)};
 	int depth = argc > 2 ? atoi(argv[2]) : 0, got = -1, ret;
 	const char *how = argv[1];
 	NU_SCOPED(knot, one);
 	NU_SCOPED(knot, two);
 
-	if (knot_create(&far, &one) || knot_create(argc > 3 ? NULL : &far, &two))
+	if (knot_create(&far, &one) || knot_create(argc > 3 ? &near : &far, &two))
 		return 1;
-	if (!strcmp(how, "call"))
+	if (!strcmp(how, "future")) {
+		NU_SCOPED_FUTURE(knot, act, f);
+
+		ret = knot_act_async(one, nu_str("sem"), two, &f) || knot_act_wait(&f, &got);
+	} else if (!strcmp(how, "call"))
 		ret = knot_hold_and_call(one, depth, two, &got);
 	else if (!strcmp(how, "write-call"))
 		ret = knot_hold_for_writing(one, &got);
@@ -235,5 +334,8 @@ static int mainfunc(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	return nu_run(argc, argv, mainfunc, NULL);
+	/* One handler keeps what it is to do in a global. */
+	const struct nu_run_options options = {.writable_globals = argc > 1 && !strcmp(argv[1], "handler")};
+
+	return nu_run(argc, argv, mainfunc, &options);
 }
