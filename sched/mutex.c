@@ -6,15 +6,23 @@ enum { FREE, HELD, HELD_WAITED };
 
 static inline void mutex_own(struct nu_mutex *m, struct nu_thread *t)
 {
-	m->owner = t;
+	__atomic_store_n(&m->owner, t, __ATOMIC_RELAXED); /* those who wait look */
 	if (likely(t))
-		m->owner_life = nu_thread_life(t);
+		__atomic_store_n(&m->owner_life, nu_thread_life(t), __ATOMIC_RELAXED);
+}
+
+static struct nu_thread *mutex_owner(const struct nu_mutex *m, uint32_t *life_p)
+{
+	*life_p = __atomic_load_n(&m->owner_life, __ATOMIC_RELAXED);
+	return __atomic_load_n(&m->owner, __ATOMIC_RELAXED);
 }
 
 /* Whether @self itself has taken it: its owner's address may be that of a thread which has ended. */
 static bool mutex_is_mine(const struct nu_mutex *m, const struct nu_thread *self)
 {
-	return self && m->owner == self && m->owner_life == nu_thread_life(self);
+	uint32_t life;
+
+	return self && mutex_owner(m, &life) == self && life == nu_thread_life(self);
 }
 
 /* One that is seen to be held is not written to: a locked instruction that fails costs as much as one that does not. */
@@ -89,7 +97,12 @@ static __attribute__((noinline)) int lock_slow(struct nu_mutex *m, uint64_t dead
 
 static __attribute__((noinline)) void lock_for_ever(struct nu_mutex *m)
 {
-	if (unlikely(nu_wait_is_circle(nu_running(), m->owner, m->owner_life)))
+	uint32_t life, again;
+	const struct nu_thread *owner = mutex_owner(m, &life);
+
+	/* Looked at again, since it may have been unlocked before its holder began to wait. */
+	if (unlikely(nu_wait_is_circle(nu_running(), owner, life) && mutex_owner(m, &again) == owner &&
+		     again == life))
 		mutex_never_free(m, nu_running());
 	lock_slow(m, 0);
 }
@@ -151,9 +164,9 @@ void nu_mutex_unlock(struct nu_mutex *m)
 {
 	uint32_t state = atomic_load_explicit(&m->state, memory_order_relaxed);
 
-	if (unlikely(m->owner != nu_running() || !state))
+	if (unlikely(__atomic_load_n(&m->owner, __ATOMIC_RELAXED) != nu_running() || !state))
 		odd_unlock(m);
-	m->owner = NULL;
+	__atomic_store_n(&m->owner, NULL, __ATOMIC_RELAXED);
 	if (unlikely(state == HELD_WAITED ||
 		     !atomic_compare_exchange_strong_explicit(&m->state, &state, FREE, memory_order_release,
 							      memory_order_relaxed)))

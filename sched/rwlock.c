@@ -71,18 +71,22 @@ static __attribute__((noinline)) void lock_slow(struct nu_rwlock *l, struct nu_w
 {
 	struct nu_thread *self = nu_thread_self(), *owner;
 	uint32_t life;
+	bool circle;
 
 	if (unlikely(rwlock_is_mine(l, self))) {
 		nu_lock_release(lock_of(l));
 		rwlock_never_free(l, on);
 	}
-	/* Not with the lock held: it looks at proclets. */
+	/* Not with the lock held: it looks at proclets. It may have been unlocked before its holder began to wait. */
 	owner = l->owner;
 	life = l->owner_life;
 	nu_lock_release(lock_of(l));
-	if (unlikely(nu_wait_is_circle(self, owner, life)))
-		rwlock_never_free(l, on);
+	circle = nu_wait_is_circle(self, owner, life);
 	nu_lock_acquire(lock_of(l));
+	if (unlikely(circle && l->owner == owner && l->owner_life == life)) {
+		nu_lock_release(lock_of(l));
+		rwlock_never_free(l, on);
+	}
 	if (on == NU_ON_READ ? take_read(l, self) : take_write(l, self)) {
 		nu_lock_release(lock_of(l));
 		return;

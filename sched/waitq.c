@@ -81,7 +81,7 @@ void nu_waitq_ready_all(struct nu_thread *t)
 /* Both are the proclet's threads. One that has ended as an owner is not looked at. */
 bool nu_wait_is_circle(const struct nu_thread *self, const struct nu_thread *owner, uint32_t owner_life)
 {
-	return nu_sched.ops.is_waited_for && owner && owner != self && nu_thread_is_here(owner) &&
+	return self && nu_sched.ops.is_waited_for && owner && owner != self && nu_thread_is_here(owner) &&
 	       nu_thread_state(owner) == NU_THREAD_BLOCKED && nu_thread_life(owner) == owner_life &&
 	       nu_sched.ops.is_waited_for(self, owner);
 }
