@@ -33,7 +33,10 @@
  * The C library's own errno, right after a call of it: what the runtime looks at (nu.h's errno is the program's, and
  * belongs to sched/). Not across anything that may switch threads.
  */
-#define nu_sys_errno (*__errno_location())
+#define nu_sys_errno (*nu_sys_errno_location())
+/* The C library's function under a name without its attribute `const`: a scheduler's context that calls a thread within may
+ * go on on another kernel thread, and the compiler must not keep the address over that call. */
+int *nu_sys_errno_location(void) __asm__("__errno_location");
 
 /* ---- log: for the rare. Levels by NU_LOG=error|warn|info|debug (default warn). log.c ---- */
 
@@ -580,6 +583,7 @@ enum nu_stat {
 	NU_STAT_SWITCHES,
 	NU_STAT_STEALS,
 	NU_STAT_PREEMPTIONS,
+	NU_STAT_CORES_LEFT, /* to another kernel thread, since a thread could not be interrupted: sched/carrier.c */
 	NU_STAT_PROCLETS_CREATED,
 	NU_STAT_PROCLETS_FREED,
 	NU_STAT_MOVES_IN,
@@ -614,7 +618,9 @@ enum nu_stat {
 struct nu_stat_core {
 	uint64_t v[NU_STAT_COUNT];
 } __attribute__((aligned(NU_CACHE_LINE)));
-extern struct nu_stat_core nu_stat_cores[NU_MAX_CORES];
+/* Cores, then the places in sched/ that kernel threads have which no core is at. */
+#define NU_STAT_CORES (NU_MAX_CORES + 128)
+extern struct nu_stat_core nu_stat_cores[NU_STAT_CORES];
 /* Call it with the caller's core index; threads that are no core use index 0 with the _shared form. */
 static inline void nu_stat_add(unsigned core, enum nu_stat which, uint64_t n)
 {

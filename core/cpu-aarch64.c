@@ -45,3 +45,16 @@ void nu_image_print_cpu(FILE *f)
 	fprintf(f, "cpu key print 0x%lx\n", (unsigned long)key_print());
 	fprintf(f, "cpu hwcap 0x%lx hwcap2 0x%lx\n", getauxval(AT_HWCAP), getauxval(AT_HWCAP2));
 }
+
+uint32_t nu_cpu_result_registers(uint32_t *mask_p)
+{
+	(void)mask_p;
+	return 0;
+}
+
+/* SME's state is none that a process has to ask for. */
+bool nu_cpu_frame_has_tiles(const struct ucontext_t *frame)
+{
+	(void)frame;
+	return false;
+}

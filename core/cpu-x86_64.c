@@ -5,7 +5,9 @@
 #include "core/image_int.h"
 
 #include <cpuid.h>
+#include <string.h>
 #include <sys/auxv.h>
+#include <ucontext.h>
 
 uint32_t nu_cpu_lzcnt = 31;
 
@@ -34,4 +36,39 @@ void nu_image_print_cpu(FILE *f)
 		b += 64; /* another processor's */
 	fprintf(f, "xsave features 0x%lx bytes %u\n", (unsigned long)high << 32 | low, b);
 	fprintf(f, "cpu hwcap 0x%lx hwcap2 0x%lx\n", getauxval(AT_HWCAP), getauxval(AT_HWCAP2));
+}
+
+/* x87, SSE, AVX and the three of AVX-512, at their places in XSAVE's standard form. (Not AMX's: they hold no results.) */
+uint32_t nu_cpu_result_registers(uint32_t *mask_p)
+{
+	unsigned a = 0, b = 0, c = 0, d = 0, low = 0, high = 0, bytes = 576;
+
+	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+		return 0;
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	low &= 0xe7;
+	for (unsigned i = 2; i < 8; i++)
+		if (low >> i & 1 && __get_cpuid_count(0xd, i, &a, &b, &c, &d) && a + b > bytes)
+			bytes = a + b; /* size and offset */
+	*mask_p = low;
+	return NU_ALIGN_UP(bytes, 64u);
+}
+
+/* Linux's arch/x86/include/uapi/asm/sigcontext.h: what follows the 512 bytes of FXSAVE is said in their last 48. */
+#define SW_BYTES   464
+#define SW_MAGIC   0x46505853u
+#define XSTATE_BV  512
+#define TILE_DATA  ((uint64_t)1 << 18)
+
+bool nu_cpu_frame_has_tiles(const ucontext_t *frame)
+{
+	const char *state = (const char *)frame->uc_mcontext.fpregs;
+	uint32_t magic;
+	uint64_t present;
+
+	if (!state)
+		return false;
+	memcpy(&magic, state + SW_BYTES, sizeof(magic));
+	memcpy(&present, state + XSTATE_BV, sizeof(present));
+	return magic == SW_MAGIC && present & TILE_DATA;
 }

@@ -22,7 +22,7 @@ static const char *const meanings[ERRNO_MAX] = {
 	[EPROTO] = "EPROTO: this node's layout or protocol differs from the others'",
 	[EBADMSG] = "EBADMSG: a peer's message does not make sense",
 	[EMSGSIZE] = "EMSGSIZE: arguments or results are larger than a message may be",
-	[ETIMEDOUT] = "ETIMEDOUT: no answer in time; whether it ran is unknown",
+	[ETIMEDOUT] = "ETIMEDOUT: not done in time; a call may have run, or run yet",
 	[EHOSTDOWN] = "EHOSTDOWN: the node died, and the proclet with it",
 	[ESTALE] = "ESTALE: no such proclet any more",
 };

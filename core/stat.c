@@ -5,7 +5,7 @@
  */
 #include "core/core.h"
 
-struct nu_stat_core nu_stat_cores[NU_MAX_CORES];
+struct nu_stat_core nu_stat_cores[NU_STAT_CORES];
 
 /* Not core 0's line: its plain additions would lose ours and ours theirs. */
 static _Atomic(uint64_t) shared[NU_STAT_COUNT];
@@ -19,7 +19,7 @@ static uint64_t sum_of(enum nu_stat which)
 {
 	uint64_t sum = atomic_load_explicit(&shared[which], memory_order_relaxed);
 
-	for (unsigned core = 0; core < NU_MAX_CORES; core++)
+	for (unsigned core = 0; core < NU_STAT_CORES; core++)
 		sum += __atomic_load_n(&nu_stat_cores[core].v[which], __ATOMIC_RELAXED);
 	return sum;
 }

@@ -97,6 +97,7 @@ static int start(const struct async *proto, const struct nu_method *m, const voi
 		return nu_outside(m->class_name, m->name);
 	if (extra < 0)
 		return (int)extra;
+	nu_thread_come_back(self);
 	p = self->proclet;
 	len = NU_ALIGN_UP((size_t)m->args_bytes, 8) + (size_t)extra;
 	if (got + len > NU_STACK_ARGS_MAX) {

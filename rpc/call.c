@@ -344,6 +344,7 @@ static int call_run(struct nu_thread *t, struct call *c)
 
 	if (unlikely(!packed))
 		return len < 0 ? (int)len : -ENOMEM;
+	nu_thread_come_back(t);
 	do {
 		nu_output_wait(t->proclet);
 		ret = attempt(t, c, packed, (size_t)len);
@@ -462,6 +463,7 @@ static __attribute__((noinline)) int call_far(const struct nu_quick *q)
 
 	if (unlikely(len < 0))
 		return (int)len;
+	nu_thread_come_back(t);
 	if (node == NU_NODE_UNKNOWN || m->result_kind == NU_RESULT_REF || t->call_deadline_ns ||
 	    len > (ssize_t)NU_QUEUED_BYTES_FREE || unlikely(nu_fault_armed) ||
 	    unlikely(__atomic_load_n(&p->hold_output, __ATOMIC_ACQUIRE)) ||

@@ -136,6 +136,13 @@ int nu_second_arm(unsigned core)
 	return nu_links[1]->arm(core);
 }
 
+void nu_links_carried(unsigned core)
+{
+	for (unsigned i = 0; nu_links[i]; i++)
+		if (nu_links[i]->carried)
+			nu_links[i]->carried(core);
+}
+
 int nu_links_drain(unsigned core, uint64_t timeout_ns)
 {
 	int ret = 0;

@@ -338,6 +338,7 @@ void nu_reply_and_exit(struct nu_thread *t, int status)
 	size_t len = m->result_bytes;
 	unsigned to = t->reply_node;
 
+	nu_thread_come_back(t);
 	if (nu_is_step(t->proclet_id, m))
 		msg.flags = REPLY_URGENT;
 	if (m->result_kind == NU_RESULT_SPAN) {

@@ -118,6 +118,7 @@ static void serve_body(void *arg)
 	const struct nu_method *m = t->serve_method;
 	int status = run(t, t->proclet, m);
 
+	nu_thread_come_back(t);
 	nu_stat_add(t->core, NU_STAT_CALLS_SERVED, 1); /* where it runs by now */
 	if (m->result_kind == NU_RESULT_REF && !status && t->reply_proclet) {
 		struct nu_ref *ref = t->serve_result;

@@ -27,6 +27,11 @@
 static struct worker workers[NU_MAX_CORES];
 static atomic_bool lines_said[NU_SHM_LINES];
 
+struct worker *nu_shm_worker(unsigned core)
+{
+	return &workers[core];
+}
+
 /* ---- waking ---- */
 
 /* Any datagram does. False: it has to be tried again; where its socket is full the sleeper will find us by itself. */
@@ -569,6 +574,7 @@ const struct nu_link_ops nu_shm_link = {
 	.nudge = shm_nudge,
 	.progress = shm_progress,
 	.arm = shm_arm,
+	.carried = nu_shm_carried,
 	.close = shm_close,
 	.may_break = shm_may_break,
 	.transport = shm_transport,

@@ -198,6 +198,15 @@ static void say_who(const struct worker *w, struct nu_ring_head *s)
 	atomic_store_explicit(&s->tid, gettid(), memory_order_release);
 }
 
+void nu_shm_carried(unsigned core)
+{
+	struct worker *w = nu_shm_worker(core);
+
+	for (unsigned i = 0; i < w->nrx; i++)
+		if (w->rx[i]->ring.shared)
+			say_who(w, w->rx[i]->ring.shared);
+}
+
 static void attach(struct worker *w, struct rx *r)
 {
 	int err = nu_ring_attach(&r->ring, r->fd);

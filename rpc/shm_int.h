@@ -73,6 +73,9 @@ void nu_shm_want_retry(struct worker *w, uint64_t at_ns);
 void nu_shm_wake_writer(struct worker *w, struct rx *r);
 
 /* shm_in.c */
+struct worker *nu_shm_worker(unsigned core);
+/* Tells those who write to @core which kernel thread they are to interrupt from now on: the calling one. */
+void nu_shm_carried(unsigned core);
 /* The socket's datagrams, and the end of rings. */
 void nu_shm_look_around(struct worker *w);
 /* Takes batches out of a ring. Return: whether the ring is still of use. */

@@ -510,6 +510,7 @@ static const struct nu_poller wire_poller = {
 	.flush = wire_flush,
 	.arm = wire_arm,
 	.core_stop = wire_core_stop,
+	.core_carried = nu_links_carried,
 };
 
 /* A core also sleeps on what the second link waits for. */

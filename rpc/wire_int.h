@@ -105,6 +105,8 @@ struct nu_link_ops {
 	/* Return: messages and ends of sends that were handled. */
 	unsigned (*progress)(unsigned core);
 	int (*arm)(unsigned core);
+	/* The calling kernel thread carries the core from now on, perhaps in the midst of a progress. NULL: all one. */
+	void (*carried)(unsigned core);
 	/* Starts to close, without regard for what is under way; @ep is gone for the caller. */
 	void (*close)(unsigned core, void *ep);
 	/* Waits until all that was sent has left and every close is done, at most @timeout_ns. NULL: nothing to wait for. */
@@ -132,6 +134,7 @@ static inline unsigned nu_links_progress(unsigned core)
 /* For the pollers. */
 int nu_links_arm(unsigned core);
 int nu_second_arm(unsigned core);
+void nu_links_carried(unsigned core);
 /* On the wire's stop: -ETIMEDOUT. */
 int nu_links_drain(unsigned core, uint64_t timeout_ns);
 

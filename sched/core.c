@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* Cores: kernel threads that run user-level threads; their loop, their start and their end. */
-#include "sched/sanitize.h"
-#include "sched/sched_int.h"
+#include "sched/carrier.h"
+#include "sched/foreign.h"
 
+#include <linux/futex.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define CORE_STACK  ((size_t)512 << 10) /* whatever RLIMIT_STACK says */
 #define STOP_S_MAX  2			/* that a core may take to leave its threads */
 #define CLOSE_S_MAX 15 /* and to say good-bye: many nodes that stop at once share few processors */
 
@@ -192,88 +191,34 @@ void nu_core_loop(struct nu_core *c)
 
 /* ---- start and end ---- */
 
-static void pin(struct nu_core *c)
+/* The processor that core @index of this node is pinned to; -1: none. */
+static int core_cpu(unsigned index)
 {
-	cpu_set_t allowed, one;
-	unsigned before = 0, want, seen = 0;
+	unsigned want = index, seen = 0;
+	cpu_set_t allowed;
 
 	for (unsigned n = 0; n < nu_node.self; n++)
-		before += nu_node.cores_of[n] ? nu_node.cores_of[n] : nu_node.cores;
-	want = before + c->index;
-	if (sched_getaffinity(0, sizeof(allowed), &allowed))
-		return;
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (!CPU_ISSET(cpu, &allowed) || seen++ != want)
-			continue;
-		CPU_ZERO(&one);
-		CPU_SET(cpu, &one);
-		if (sched_setaffinity(0, sizeof(one), &one))
-			nu_info("core %u: not pinned to processor %d", c->index, cpu);
-		return;
-	}
+		want += nu_node.cores_of[n] ? nu_node.cores_of[n] : nu_node.cores;
+	if (!nu_sched.pin || sched_getaffinity(0, sizeof(allowed), &allowed))
+		return -1;
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &allowed) && seen++ == want)
+			return cpu;
+	return -1;
 }
 
-static void kstack_bounds(struct nu_core *c)
+void nu_core_stop_pollers(struct nu_core *c)
 {
-	pthread_attr_t attr;
-	void *low;
-
-	if (pthread_getattr_np(pthread_self(), &attr))
-		return;
-	if (!pthread_attr_getstack(&attr, &low, &c->kstack_bytes))
-		c->kstack_low = low;
-	pthread_attr_destroy(&attr);
+	for (unsigned i = nu_sched.npollers; i--;)
+		if (nu_sched.pollers[i].core_stop)
+			nu_sched.pollers[i].core_stop(c->index);
 }
 
-static int core_prepare(struct nu_core *c)
+void nu_core_carried(struct nu_core *c)
 {
-	stack_t ss = {.ss_sp = c->alt_stack, .ss_size = NU_ALT_STACK};
-	sigset_t mask;
-
-	nu_core_set(c);
-	c->tid = (pid_t)syscall(SYS_gettid);
-	c->errno_p = nu_errno_location();
-	kstack_bounds(c);
-	nu_san_core_start(c);
-	if (nu_sched.pin)
-		pin(c);
-	prctl(PR_SET_TIMERSLACK, 1000ul); /* the default of 50 us is long against a sleep of 10 */
-	if (sigaltstack(&ss, &c->old_alt_stack))
-		return -nu_sys_errno;
-	nu_signal_mask(&mask);
-	return -pthread_sigmask(SIG_SETMASK, &mask, NULL);
-}
-
-static void stop_pollers(struct nu_core *c, unsigned n)
-{
-	while (n--)
-		if (nu_sched.pollers[n].core_stop)
-			nu_sched.pollers[n].core_stop(c->index);
-}
-
-static void *core_main(void *arg)
-{
-	struct nu_core *c = arg;
-	unsigned n = 0;
-	int err = core_prepare(c);
-
-	while (!err && n < nu_sched.npollers) {
-		if (nu_sched.pollers[n].core_start)
-			err = nu_sched.pollers[n].core_start(c->index);
-		if (!err)
-			n++;
-	}
-	c->start_error = err;
-	atomic_fetch_add(&nu_sched.nstarted, 1);
-	syscall(SYS_futex, &nu_sched.nstarted, 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0);
-	if (!err)
-		nu_core_loop(c);
-	atomic_store(&c->leaving, true);
-	stop_pollers(c, n);
-	sigaltstack(&c->old_alt_stack,
-		    NULL); /* AddressSanitizer unmaps what it finds there, thinking it its own */
-	nu_core_set(NULL);
-	return NULL;
+	for (unsigned i = 0; i < nu_sched.npollers; i++)
+		if (nu_sched.pollers[i].core_carried)
+			nu_sched.pollers[i].core_carried(c->index);
 }
 
 static void core_destroy(struct nu_core *c)
@@ -289,7 +234,7 @@ static void core_destroy(struct nu_core *c)
 		c->posts = post->next;
 		free(post);
 	}
-	free(c->alt_stack);
+	nu_core_stack_unmap(c);
 	free(c);
 }
 
@@ -308,8 +253,8 @@ static struct nu_core *core_create(unsigned index)
 	c->posts_tail = &c->posts;
 	nu_list_init(&c->queue);
 	c->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	c->alt_stack = malloc(NU_ALT_STACK);
-	if (c->event_fd < 0 || !c->alt_stack || nu_timers_init(c)) {
+	c->cpu = core_cpu(index);
+	if (c->event_fd < 0 || nu_core_stack_map(c) || nu_timers_init(c)) {
 		core_destroy(c);
 		return NULL;
 	}
@@ -341,42 +286,16 @@ static void choose(void)
 
 static int start_cores(void)
 {
-	char name[16];
-	int err = 0;
-
-	for (unsigned i = 0; i < nu_node.cores && !err; i++) {
-		struct nu_core *c = core_create(i);
-
-		if (!c) {
+	for (unsigned i = 0; i < nu_node.cores; i++) {
+		nu_sched.cores[i] = core_create(i);
+		if (!nu_sched.cores[i]) {
 			nu_err("core %u: no memory or file descriptors", i);
-			err = -ENOMEM;
-			break;
+			return -ENOMEM;
 		}
-		nu_sched.cores[i] = c;
 	}
 	/* All are there before the first runs: it looks at the others. */
-	if (!err)
-		nu_sched.ncores = nu_node.cores;
-	for (unsigned i = 0; i < nu_node.cores && !err; i++) {
-		struct nu_core *c = nu_sched.cores[i];
-
-		snprintf(name, sizeof(name), "core %u", i);
-		err = nu_kthread_start(&c->pthread, name, CORE_STACK, core_main, c);
-		c->has_kthread = !err;
-	}
-	return err;
-}
-
-static int wait_started(void)
-{
-	unsigned n;
-
-	while ((n = atomic_load(&nu_sched.nstarted)) < nu_sched.ncores)
-		syscall(SYS_futex, &nu_sched.nstarted, 0 /* FUTEX_WAIT */, n, NULL, NULL, 0);
-	for (unsigned i = 0; i < nu_sched.ncores; i++)
-		if (nu_sched.cores[i]->start_error)
-			return nu_sched.cores[i]->start_error;
-	return 0;
+	nu_sched.ncores = nu_node.cores;
+	return nu_carriers_start();
 }
 
 static int start_first(struct nu_proclet *p, nu_thread_fn first, void *arg)
@@ -408,9 +327,9 @@ int nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg)
 	}
 	nu_sched.pid = getpid();
 	atomic_store(&nu_sched.stop, false);
-	atomic_store(&nu_sched.nstarted, 0);
 	choose();
 	nu_quick_init();
+	nu_foreign_init();
 	err = nu_stacks_init();
 	if (err)
 		return err;
@@ -422,8 +341,6 @@ int nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg)
 		err = nu_preempt_catch();
 	if (!err)
 		err = start_cores();
-	if (!err)
-		err = wait_started();
 	if (!err)
 		err = nu_preempt_init();
 	if (!err)
@@ -443,24 +360,29 @@ static unsigned core_zero(void)
 	return 0;
 }
 
-/* Waits for @c's kernel thread, not for ever: its thread may be in a system call. By the clock of the day, since
- * ThreadSanitizer does not know pthread_clockjoin_np(). */
-static int core_join(struct nu_core *c, const struct timespec *until)
+/* Waits until @c has ended, @until on the monotonic clock. */
+static bool core_ends(struct nu_core *c, uint64_t until_ns)
 {
-	struct timespec later = *until;
-	struct nu_thread *t;
-	int err;
+	uint64_t now;
 
-	if (!c->has_kthread)
-		return 0;
-	err = pthread_timedjoin_np(c->pthread, NULL, until);
-	later.tv_sec += CLOSE_S_MAX;
-	if (err && (atomic_load(&c->leaving) || !atomic_load(&c->current)))
-		err = pthread_timedjoin_np(c->pthread, NULL, &later);
-	if (!err) {
-		c->has_kthread = false;
-		return 0;
+	while (!atomic_load(&c->ended) && (now = nu_mono_ns()) < until_ns) {
+		struct timespec left = {(time_t)((until_ns - now) / 1000000000u), (long)((until_ns - now) % 1000000000u)};
+
+		syscall(SYS_futex, &c->ended, FUTEX_WAIT_PRIVATE, 0, &left, NULL, 0);
 	}
+	return atomic_load(&c->ended);
+}
+
+/* Waits for @c's end, not for ever: its thread may be in a system call. */
+static int core_join(struct nu_core *c, uint64_t until_ns)
+{
+	struct nu_thread *t;
+
+	if (!c->carrier && !c->begun) /* it was never carried */
+		return 0;
+	if (core_ends(c, until_ns) || ((atomic_load(&c->leaving) || !atomic_load(&c->current)) &&
+				       core_ends(c, until_ns + CLOSE_S_MAX * 1000000000ull)))
+		return 0;
 	t = atomic_load(&c->current);
 	if (t)
 		nu_preempt_say_stuck(c, t, "the node leaves without it");
@@ -471,20 +393,24 @@ static int core_join(struct nu_core *c, const struct timespec *until)
 
 int nu_sched_stop(void)
 {
+	uint64_t until_ns = nu_mono_ns() + STOP_S_MAX * 1000000000ull;
 	struct timespec until;
 	int err = 0;
 
 	NU_ASSERT(!nu_on_core());
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_REALTIME, &until); /* ThreadSanitizer does not know pthread_clockjoin_np() */
 	until.tv_sec += STOP_S_MAX;
 	atomic_store(&nu_sched.stop, true);
 	for (unsigned i = 0; i < nu_sched.ncores; i++)
 		nu_core_kick(nu_sched.cores[i]);
 	for (unsigned i = 0; i < nu_sched.ncores && !err; i++)
-		err = core_join(nu_sched.cores[i], &until);
+		err = core_join(nu_sched.cores[i], until_ns);
+	if (!err)
+		err = nu_carriers_stop(&until);
 	if (err)
 		return err;
 	nu_preempt_fini();
+	nu_carriers_fini();
 	nu_current_proclet_fn = no_proclet;
 	nu_current_core_fn = core_zero;
 	nu_sched.ncores = 0;

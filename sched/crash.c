@@ -6,7 +6,7 @@
  * All of it runs in a signal handler, on the core's alternate stack. A fault while it is told, of memory that the crash has
  * spoilt, ends that part of the report only. A signal that the program handles itself is left to it.
  */
-#include "sched/sched_int.h"
+#include "sched/foreign.h"
 
 #include <execinfo.h>
 #include <setjmp.h>
@@ -327,6 +327,8 @@ static void on_crash(int signo, siginfo_t *info, void *frame)
 
 	c.pc = NU_FRAME_PC(uc);
 	c.sp = NU_FRAME_SP(uc);
+	if (c.thread)
+		nu_foreign_release(c.thread); /* its frames are told */
 	if (atomic_compare_exchange_strong(&teller, &nobody, me)) {
 		part(say_what, &c);
 		part(say_global, &c);

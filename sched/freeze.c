@@ -82,23 +82,21 @@ static void clear_queue(struct nu_core *c, struct nu_proclet *p)
 	nu_lock_release(&c->lock);
 }
 
-static void ask(struct nu_thread *t, bool with_signal)
-{
-	unsigned core = nu_thread_core(t);
-	struct nu_core *c;
+enum { LOOK, ASK, ASK_AND_SIGNAL };
 
-	if (nu_thread_state(t) != NU_THREAD_RUNNING || core >= nu_sched.ncores)
+static void ask(struct nu_thread *t, int how)
+{
+	struct nu_core *c = nu_core_at(nu_thread_core(t));
+
+	if (nu_thread_state(t) != NU_THREAD_RUNNING || !c)
 		return;
 	t->pause_seen = SEEN_RUNNING;
-	c = nu_sched.cores[core];
 	if (atomic_load_explicit(&c->current, memory_order_relaxed) != t)
 		return;
 	atomic_store_explicit(&c->preempt_req, 1, memory_order_relaxed);
-	if (with_signal)
+	if (how == ASK_AND_SIGNAL)
 		nu_preempt_signal(c);
 }
-
-enum { LOOK, ASK, ASK_AND_SIGNAL };
 
 /*
  * One look at the threads that are not known to be still. Those that are go to the list's end, so that the next look
@@ -117,7 +115,7 @@ static unsigned look(struct nu_proclet *p, int how)
 		if (!is_still(t)) {
 			moving++;
 			if (how != LOOK)
-				ask(t, how == ASK_AND_SIGNAL);
+				ask(t, how);
 			continue;
 		}
 		count(t);
@@ -164,18 +162,16 @@ static void say_stuck(struct nu_proclet *p)
 	struct nu_core *c = NULL;
 	struct nu_thread *t;
 	struct nu_list *e;
-	unsigned core;
 
 	nu_lock_acquire(&p->lock);
 	nu_list_for_each (e, &p->threads) {
 		t = nu_list_entry(e, struct nu_thread, proclet_link);
 		if (t->pause_seen == SEEN_STILL)
 			break;
-		core = __atomic_load_n(&t->core, __ATOMIC_RELAXED); /* it may just be going to another */
-		if (nu_thread_state(t) == NU_THREAD_RUNNING && core < nu_sched.ncores) {
-			c = nu_sched.cores[core];
+		c = nu_core_at(nu_thread_core(t)); /* it may just be going to another */
+		if (c && nu_thread_state(t) == NU_THREAD_RUNNING)
 			break;
-		}
+		c = NULL;
 	}
 	/* The lock keeps it: a thread unlinks itself under it. */
 	if (c)

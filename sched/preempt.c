@@ -5,8 +5,9 @@
  * another node. Only where the interrupted instruction is the program's own; else a request is left that runtime calls
  * look at. A monitor thread asks for it when others wait; it sleeps while nothing runs.
  */
+#include "sched/carrier.h"
+#include "sched/foreign.h"
 #include "sched/sanitize.h"
-#include "sched/sched_int.h"
 
 #include <linux/futex.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 /* Ignored by default: a program that resets the handlers of all signals is not killed by it. Debuggers let it pass, too. */
 #define PREEMPT_SIGNAL SIGURG
 #define STUCK_TICKS    4
+#define RELIEF_TICKS   2 /* at which the same thread has refused to be interrupted, before its core is taken from it */
 #define UNHEARD_TICKS  100
 #define SAY_NS_MIN     500000000u
 
@@ -63,12 +65,44 @@ static NU_NO_TSAN bool may_stop_at(const void *pc)
 	return nu_preempt_pc_ok(pc);
 }
 
+/* In the program's own code, where the C library's locks are not held. */
+static void __attribute__((cold)) say_tiles(const struct nu_thread *t)
+{
+	static atomic_bool said;
+
+	if (!atomic_exchange(&said, true))
+		nu_warn("proclet %#lx: its thread %p has live AMX tiles: until it releases them it is neither "
+			"moved nor interrupted, since another process may not be allowed to have them",
+			(unsigned long)t->proclet_id, (const void *)t);
+}
+
+/*
+ * The thread goes on until it comes to a call of the runtime's, or back to the program's code if it is in a library's. Others
+ * that wait for the core have to wait, unless somebody stands by to carry it.
+ */
+static NU_NO_TSAN void refuse(struct nu_core *c, struct nu_thread *t, uintptr_t pc, bool on_stack)
+{
+	bool relief = atomic_load_explicit(&c->relief, memory_order_relaxed);
+	struct nu_foreign o;
+
+	atomic_store_explicit(&c->preempt_req, 1, memory_order_relaxed);
+	if (on_stack && !t->preempt_off && (relief || !nu_foreign_is_caught(t)) && nu_foreign_look(t, pc, &o)) {
+		nu_foreign_catch(t, &o);
+		if (relief && nu_carrier_leave(c, t, &o))
+			return;
+	}
+	atomic_store_explicit(&c->refused_pc, (const void *)pc, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->refusals, 1, memory_order_relaxed);
+	c->ticks = NU_POLL_TICKS * NU_HANDOFF_TICKS; /* its next local call goes by way of the scheduler */
+}
+
 /* Until the place is known to be the program's own it may be a sanitizer's, which must not be entered again. */
 NU_NO_TSAN void nu_preempt_handler(int signo, siginfo_t *info, void *frame)
 {
 	struct nu_core *c = nu_core_get();
 	ucontext_t *uc = frame;
 	struct nu_thread *t;
+	bool on_stack;
 
 	if (!c)
 		return;
@@ -77,10 +111,14 @@ NU_NO_TSAN void nu_preempt_handler(int signo, siginfo_t *info, void *frame)
 	if (!t)
 		return;
 	/* Another stack is that of a handler of the program's own, which cannot be left for another core. */
-	if (t->preempt_off || !may_stop_at((const void *)NU_FRAME_PC(uc)) ||
-	    (uintptr_t)frame - (uintptr_t)t->stack_low >= (uintptr_t)t - (uintptr_t)t->stack_low) {
-		atomic_store_explicit(&c->refused_pc, (const void *)NU_FRAME_PC(uc), memory_order_relaxed);
-		atomic_store_explicit(&c->preempt_req, 1, memory_order_relaxed);
+	on_stack = (uintptr_t)frame - (uintptr_t)t->stack_low < (uintptr_t)t - (uintptr_t)t->stack_low;
+	if (t->preempt_off || !on_stack || !may_stop_at((const void *)NU_FRAME_PC(uc))) {
+		refuse(c, t, NU_FRAME_PC(uc), on_stack);
+		return;
+	}
+	if (unlikely(nu_cpu_frame_has_tiles(uc))) {
+		say_tiles(t);
+		refuse(c, t, NU_FRAME_PC(uc), on_stack);
 		return;
 	}
 	nu_thread_preempt(c, t); /* saves errno, too */
@@ -157,7 +195,15 @@ static void keep_handler(void)
 
 void nu_preempt_signal(struct nu_core *c)
 {
+	uint64_t now;
+
 	keep_handler();
+	if (unlikely(nu_core_is_side(c))) { /* most likely its thread sleeps in a system call, which each signal breaks */
+		now = nu_mono_ns();
+		if (now - atomic_load_explicit(&c->signal_ns, memory_order_relaxed) < NU_TICK_NS)
+			return;
+		atomic_store_explicit(&c->signal_ns, now, memory_order_relaxed);
+	}
 	/* One is enough. */
 	if (!atomic_exchange(&c->signalled, true))
 		syscall(SYS_tgkill, nu_sched.pid, c->tid, PREEMPT_SIGNAL);
@@ -242,11 +288,14 @@ static bool look_at(struct nu_core *c, uint64_t now)
 	bool starved = t && rounds == c->tick_rounds && loop_wanted(c, now);
 	bool active = t || switches != c->tick_switches;
 	bool overdue = nu_timers_overdue(c, now);
+	unsigned refusals = atomic_load_explicit(&c->refusals, memory_order_relaxed);
 
 	c->tick_current = t;
 	c->tick_switches = switches;
 	c->tick_rounds = rounds;
 	c->tick_same = same ? c->tick_same + 1 : 0;
+	c->tick_refused = same && refusals != c->tick_refusals ? c->tick_refused + 1 : 0;
+	c->tick_refusals = refusals;
 	if (c->tick_same >= STUCK_TICKS && (queued || overdue))
 		atomic_store(&nu_sched.help,
 			     true); /* it cannot be interrupted: busy cores take its work, too */
@@ -254,6 +303,10 @@ static bool look_at(struct nu_core *c, uint64_t now)
 		nu_core_kick_thief(c);
 	if (starved)
 		atomic_store_explicit(&c->away_ns, now, memory_order_relaxed);
+	if (c->tick_refused >= RELIEF_TICKS)
+		(void)nu_carrier_relieve(c);
+	else
+		nu_carrier_keep(c);
 	if ((same && queued) || starved) {
 		c->tick_unheard =
 			atomic_load_explicit(&c->signalled, memory_order_relaxed) ? c->tick_unheard + 1 : 0;
@@ -274,11 +327,18 @@ static bool any_runs(void)
 	return false;
 }
 
-static void monitor_sleep(void)
+/* Until a core runs a thread, or @until. */
+static void monitor_sleep(uint64_t until)
 {
+	uint64_t now;
+
 	atomic_store(&monitor.asleep, 1);
-	while (!any_runs() && !atomic_load(&monitor.stop) && atomic_load(&monitor.asleep))
-		syscall(SYS_futex, &monitor.asleep, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+	while (!any_runs() && !atomic_load(&monitor.stop) && atomic_load(&monitor.asleep) &&
+	       (now = nu_mono_ns()) < until) {
+		struct timespec left = {(time_t)((until - now) / 1000000000u), (long)((until - now) % 1000000000u)};
+
+		syscall(SYS_futex, &monitor.asleep, FUTEX_WAIT_PRIVATE, 1, until == UINT64_MAX ? NULL : &left, NULL, 0);
+	}
 	atomic_store(&monitor.asleep, 0);
 }
 
@@ -288,14 +348,15 @@ static void *monitor_main(void *arg)
 	unsigned quiet = 0;
 
 	while (!atomic_load_explicit(&monitor.stop, memory_order_relaxed)) {
-		uint64_t now = nu_mono_ns();
+		uint64_t now = nu_mono_ns(), strays;
 		bool active = false;
 
 		for (unsigned i = 0; i < nu_sched.ncores; i++)
 			active |= look_at(nu_sched.cores[i], now);
+		strays = nu_carriers_look(now);
 		quiet = active ? 0 : quiet + 1;
 		if (quiet >= 2) {
-			monitor_sleep();
+			monitor_sleep(strays);
 			quiet = 0;
 		} else {
 			nanosleep(&tick, NULL);

@@ -136,19 +136,12 @@ void nu_ready_on(struct nu_core *c, struct nu_thread *t, bool first)
 			return;
 }
 
-static struct nu_core *any_core(void)
-{
-	static atomic_uint turn;
-
-	return nu_sched.cores[atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed) % nu_sched.ncores];
-}
-
 static void ready(struct nu_thread *t, bool first)
 {
 	struct nu_core *c = nu_core_get();
 
-	if (unlikely(!c)) {
-		c = any_core();
+	if (unlikely(!c || nu_core_is_side(c))) {
+		c = nu_core_any();
 		nu_ready_on(c, t, first);
 		nu_core_kick(c);
 		return;

@@ -11,7 +11,7 @@
  */
 #pragma once
 
-#include "sched/sched_int.h"
+#include "sched/carrier.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 
@@ -25,7 +25,15 @@ static inline void nu_san_leave(struct nu_core *c, void **fake_p, struct nu_thre
 		__sanitizer_start_switch_fiber(fake_p, next->stack_low,
 					       (size_t)((char *)(next + 1) - (char *)next->stack_low));
 	else
-		__sanitizer_start_switch_fiber(fake_p, c->kstack_low, c->kstack_bytes);
+		__sanitizer_start_switch_fiber(fake_p, c->stack, c->stack_bytes);
+}
+static inline void nu_san_to_core(struct nu_carrier *k, struct nu_core *c)
+{
+	__sanitizer_start_switch_fiber(&k->fake_stack, c->stack, c->stack_bytes);
+}
+static inline void nu_san_to_carrier(struct nu_carrier *k)
+{
+	__sanitizer_start_switch_fiber(NULL, k->stack_low, k->stack_bytes);
 }
 static inline void nu_san_arrive(void *fake)
 {
@@ -51,9 +59,21 @@ void **nu_san_fiber_slot(struct nu_thread *t);
 /* The thread will not go on here: it has ended, or has left for another node. */
 void nu_san_thread_gone(struct nu_thread *t);
 
-static inline void nu_san_core_start(struct nu_core *c)
+static inline void nu_san_carrier_start(struct nu_carrier *k)
 {
-	c->kthread_fiber = __tsan_get_current_fiber();
+	k->fiber = __tsan_get_current_fiber();
+}
+/* Not functions, either: see the next. */
+static inline __attribute__((always_inline)) void nu_san_to_core(struct nu_carrier *k, struct nu_core *c)
+{
+	(void)k;
+	if (!c->fiber)
+		c->fiber = __tsan_create_fiber(0);
+	__tsan_switch_to_fiber(c->fiber, 0);
+}
+static inline __attribute__((always_inline)) void nu_san_to_carrier(struct nu_carrier *k)
+{
+	__tsan_switch_to_fiber(k->fiber, 0);
 }
 
 /* Not a function: what it entered on one fiber it would leave on the other. */
@@ -61,7 +81,7 @@ static inline __attribute__((always_inline)) void nu_san_leave(struct nu_core *c
 							       struct nu_thread *from, struct nu_thread *next)
 {
 	bool born = false;
-	void *fiber = c->kthread_fiber;
+	void *fiber = c->fiber;
 
 	(void)fake_p;
 	if (next) {
@@ -96,6 +116,14 @@ static inline void nu_san_leave(struct nu_core *c, void **fake_p, struct nu_thre
 {
 	(void)c, (void)fake_p, (void)from, (void)next;
 }
+static inline void nu_san_to_core(struct nu_carrier *k, struct nu_core *c)
+{
+	(void)k, (void)c;
+}
+static inline void nu_san_to_carrier(struct nu_carrier *k)
+{
+	(void)k;
+}
 static inline void nu_san_arrive(void *fake)
 {
 	(void)fake;
@@ -120,8 +148,8 @@ static inline void nu_san_thread_gone(struct nu_thread *t)
 {
 	(void)t;
 }
-static inline void nu_san_core_start(struct nu_core *c)
+static inline void nu_san_carrier_start(struct nu_carrier *k)
 {
-	(void)c;
+	(void)k;
 }
 #endif

@@ -96,6 +96,10 @@ struct nu_thread {
 	struct nu_thread *spare_next;
 	uint32_t may_spare; /* it serves such a call that it can be spare after */
 
+	/* foreign.c: where on its stack the way back from a library was diverted, and where that leads; or NULL */
+	uintptr_t *return_slot;
+	uintptr_t return_pc;
+
 	/* Calls: rpc/ owns these. */
 	/* Identity of the call that it serves, from which nested ones, counted in call_index, derive theirs. If call_nth: not
 	 * worked out yet; it is that call of the one with identity call_outer. */
@@ -129,7 +133,7 @@ struct nu_thread {
 #endif
 };
 
-/* One kernel thread that runs user-level threads. Index in nu_node.cores. */
+/* What runs user-level threads, on one kernel thread at a time. Index in nu_node.cores. */
 struct nu_core;
 
 /* ---- where am I: both are noinline and re-read the thread pointer, since a switch may change kernel threads ---- */
@@ -306,6 +310,15 @@ void nu_threads_discard(struct nu_proclet *p);
 const void *nu_thread_place(const struct nu_thread *t);
 /* Lets a pause or another thread in if that was asked for while this thread could not be interrupted. Any context. */
 void nu_preempt_point(void);
+/*
+ * At the beginning of what the program may call and that needs a core, to send or to wait: the calling thread @t may have
+ * stayed behind on a kernel thread that carries none (carrier.c), and is back on one when this returns.
+ */
+static inline void nu_thread_come_back(const struct nu_thread *t)
+{
+	if (unlikely(__atomic_load_n(&t->core, __ATOMIC_RELAXED) >= NU_MAX_CORES))
+		nu_preempt_point();
+}
 /* A user-level thread must not be interrupted between these (nests); cheap. */
 void nu_preempt_disable(void);
 void nu_preempt_enable(void);
@@ -360,9 +373,10 @@ struct nu_poller {
 	/* Before sleeping: arm; returns a file descriptor to wait on (readable: poll again), -1 for none, -EBUSY if events
 	 * are pending and the core must not sleep. */
 	int (*arm)(unsigned core);
-	/* On the core's own kernel thread at start and stop. */
-	int (*core_start)(unsigned core);
+	/* In the core's scheduler context, at its end. */
 	void (*core_stop)(unsigned core);
+	/* Another kernel thread carries the core from now on: the calling one. May be in the midst of a poll: stores only. */
+	void (*core_carried)(unsigned core);
 };
 int __must_check nu_poller_add(const struct nu_poller *p); /* before nu_sched_start */
 

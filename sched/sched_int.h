@@ -24,6 +24,7 @@
 #define NU_STACK_CACHE	 64	    /* hot stacks per core */
 #define NU_SPARE_PLACES	 64	    /* proclets per core for whose calls it keeps threads */
 #define NU_ALT_STACK	 ((size_t)64 << 10)
+#define NU_CARRIERS_MAX	 128 /* kernel threads for cores: carrier.c */
 
 struct nu_timer_slot {
 	uint64_t deadline_ns;
@@ -43,8 +44,10 @@ struct nu_spares {
 	struct nu_thread *first; /* by spare_next */
 };
 
+struct nu_carrier;
+
 struct nu_core {
-	/* The core's own kernel thread only (others look at `current`). What a switch touches. */
+	/* The kernel thread that carries the core only (others look at `current`). What a switch touches. */
 	struct nu_thread *_Atomic current;
 	unsigned index;
 	struct nu_heap *heap; /* as in struct nu_here */
@@ -53,7 +56,7 @@ struct nu_core {
 	struct nu_thread *dead; /* ended; to be freed by whoever runs next */
 	uint64_t lives;		/* nu_thread.reply_seq of the next thread that is made here */
 	void *sched_sp;
-	int *errno_p;	     /* the C library's errno of this kernel thread */
+	int *errno_p;	     /* the C library's errno of the kernel thread that carries it */
 	uint64_t *stats;     /* nu_stat_cores[index] */
 	uint32_t ticks;	     /* in units of 1 / NU_HANDOFF_TICKS of a switch */
 	uint32_t ran_within; /* since the last round of the loop */
@@ -73,7 +76,8 @@ struct nu_core {
 	atomic_bool hungry;    /* woken to steal: takes anything */
 	atomic_bool signalled; /* a preemption signal is on its way */
 	atomic_bool has_posts;
-	const void *_Atomic refused_pc; /* where its thread last could not be interrupted */
+	atomic_uint refusals;		/* signals at which its thread could not be interrupted, ... */
+	const void *_Atomic refused_pc; /* where the last one came */
 	int event_fd;
 	struct nu_lock post_lock;
 	struct nu_post *posts, **posts_tail;
@@ -97,30 +101,35 @@ struct nu_core {
 	bool polled; /* with events, by the idle core: the loop need not */
 	unsigned steal_from;
 
-	pthread_t pthread;
-	bool has_kthread;
-	atomic_bool leaving; /* its threads; its pollers say good-bye */
+	/* Of the kernel thread that carries it, set by that. */
+	struct nu_carrier *carrier;
 	pid_t tid;
 	void *alt_stack;
-	stack_t old_alt_stack;
-	int start_error;
+	int cpu;		    /* that it is pinned to; -1: none */
+	char *stack;		    /* of the scheduler's context */
+	size_t stack_bytes;
+	bool begun;		    /* that context */
+	atomic_bool leaving;	    /* its threads; its pollers say good-bye */
+	atomic_uint ended;	    /* futex */
+	struct nu_carrier *_Atomic relief; /* stands by to carry it, should its thread stay where it is */
+	const void *called_pc;	    /* of a side: in the function that its stray thread has called */
+	_Atomic uint64_t signal_ns; /* of a side: when it was last signalled */
+
 	uint64_t tick_switches, tick_rounds; /* the monitor's */
 	struct nu_thread *tick_current;
-	unsigned tick_same;
+	unsigned tick_same, tick_refusals;
+	unsigned tick_refused; /* looks at which the same thread had refused a signal */
 	unsigned tick_unheard; /* looks at which a signal was still on its way */
 	void *fake_stack;      /* AddressSanitizer's, of the scheduler's context */
-	const void *kstack_low;
-	size_t kstack_bytes;
-	void *kthread_fiber; /* ThreadSanitizer's, of the scheduler's context */
+	void *fiber;	       /* ThreadSanitizer's, of the scheduler's context */
 };
 
 struct nu_sched {
 	unsigned ncores;
-	struct nu_core *cores[NU_MAX_CORES];
+	struct nu_core *cores[NU_MAX_CORES + NU_CARRIERS_MAX]; /* the carriers' sides behind the cores */
 	atomic_bool stop;
 	atomic_bool help; /* some core is stuck: the next that comes by takes its work */
 	atomic_uint nsleeping;
-	atomic_uint nstarted;
 	unsigned npollers;
 	struct nu_poller pollers[NU_MAX_POLLERS];
 	struct nu_sched_ops ops;
@@ -171,6 +180,22 @@ void nu_core_idle(struct nu_core *c);
 /* Return: events that the pollers have handled. */
 unsigned nu_core_poll(struct nu_core *c);
 void nu_core_run_posts(struct nu_core *c);
+void nu_core_stop_pollers(struct nu_core *c);
+/* Another kernel thread carries @c from now on, and calls this: whoever has noted the one before is to note it. */
+void nu_core_carried(struct nu_core *c);
+
+/* What a stray thread's kernel thread finds in place of its core: carrier.c */
+static inline bool nu_core_is_side(const struct nu_core *c)
+{
+	return c->index >= NU_MAX_CORES;
+}
+/* One of the cores, in turn. */
+struct nu_core *nu_core_any(void);
+/* The core, or the carrier's side, of that index; NULL: there is none. */
+static inline struct nu_core *nu_core_at(unsigned index)
+{
+	return index < NU_MAX_CORES + NU_CARRIERS_MAX ? nu_sched.cores[index] : NULL;
+}
 
 static inline uint64_t nu_core_switches(const struct nu_core *c)
 {

@@ -213,6 +213,14 @@ nu_preempt_entry:
 	svc	#0
 	.size	nu_preempt_entry, . - nu_preempt_entry
 
+/* No thread is caught here: where a function has put its return address cannot be told from outside. foreign.c */
+	.globl	nu_return_entry
+	.hidden	nu_return_entry
+	.type	nu_return_entry, %function
+nu_return_entry:
+	brk	#1
+	.size	nu_return_entry, . - nu_return_entry
+
 	.section .note.gnu.property, "a", %note
 	.p2align 3
 	.word	4, 16, 5			/* lengths of name and description, NT_GNU_PROPERTY_TYPE_0 */

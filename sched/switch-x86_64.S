@@ -172,4 +172,50 @@ nu_preempt_entry:
 	.cfi_endproc
 	.size	nu_preempt_entry, . - nu_preempt_entry
 
+
+/*
+ * What a function of the C library returns to, in place of the program's code, if its thread was caught: foreign.c. Results may
+ * be in rax, rdx and any vector or x87 register; the others that a function may change are nobody's.
+ */
+	.globl	nu_return_entry
+	.hidden	nu_return_entry
+	.type	nu_return_entry, @function
+	.p2align 4
+	nop
+nu_return_entry:
+	.cfi_startproc
+	.cfi_undefined rip
+	pushq	$0 /* where to go on, when that is known */
+	pushq	%rbp
+	movq	%rsp, %rbp
+	pushq	%rax
+	pushq	%rdx
+	movl	nu_return_bytes(%rip), %eax
+	subq	%rax, %rsp
+	andq	$-64, %rsp
+	xorl	%eax, %eax
+	movq	%rax, 512(%rsp)
+	movq	%rax, 520(%rsp)
+	movq	%rax, 528(%rsp)
+	movq	%rax, 536(%rsp)
+	movq	%rax, 544(%rsp)
+	movq	%rax, 552(%rsp)
+	movq	%rax, 560(%rsp)
+	movq	%rax, 568(%rsp)
+	movl	nu_return_mask(%rip), %eax
+	xorl	%edx, %edx
+	xsave64	(%rsp)
+	call	nu_return_back
+	movq	%rax, 8(%rbp)
+	movl	nu_return_mask(%rip), %eax
+	xorl	%edx, %edx
+	xrstor64 (%rsp)
+	movq	-8(%rbp), %rax
+	movq	-16(%rbp), %rdx
+	movq	%rbp, %rsp
+	popq	%rbp
+	ret
+	.cfi_endproc
+	.size	nu_return_entry, . - nu_return_entry
+
 	.section .note.GNU-stack, "", @progbits

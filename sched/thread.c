@@ -119,6 +119,7 @@ void nu_thread_main(void)
 	switched();
 	t = nu_running();
 	t->fn(t->arg);
+	nu_point(); /* what ends needs a core: carrier.c */
 	nu_thread_exit();
 }
 
@@ -230,6 +231,7 @@ int nu_thread_detach(struct nu_thread *t)
 
 	if (!nu_thread_is_here(t)) /* NULL, or it has given its stack back */
 		return -EINVAL;
+	nu_point();
 	nu_lock_acquire(&t->join_lock);
 	if (t->detached || t->joiner) {
 		nu_lock_release(&t->join_lock);
@@ -386,19 +388,15 @@ void nu_thread_exit_to(struct nu_thread *to)
 	exit_to(to);
 }
 
-/* Leaves for the scheduler's context, or straight for @next, having been put where it can be found. */
-static void step_aside(struct nu_core *c, struct nu_thread *t)
-{
-	while (!nu_runq_put(c, t, false))
-		if (nu_thread_park(t))
-			break;
-}
-
 void nu_thread_preempt(struct nu_core *c, struct nu_thread *t)
 {
+	struct nu_core *to = likely(!nu_core_is_side(c)) ? c : nu_core_any();
+
 	atomic_store_explicit(&c->preempt_req, 0, memory_order_relaxed);
 	nu_stat_add(c->index, NU_STAT_PREEMPTIONS, 1);
-	step_aside(c, t);
+	nu_ready_on(to, t, false);
+	if (to != c)
+		nu_core_kick(to);
 	nu_thread_switch(c, t, NULL);
 }
 
@@ -409,6 +407,10 @@ void nu_yield(void)
 
 	if (unlikely(!t))
 		return;
+	if (unlikely(nu_core_is_side(c))) {
+		nu_thread_preempt(c, t);
+		return;
+	}
 	next = nu_runq_yield(c, t);
 	if (next != t)
 		nu_thread_switch(c, t, next);
@@ -418,10 +420,13 @@ void nu_yield(void)
 
 uint64_t nu_now_ns(void)
 {
-	struct nu_thread *t = nu_thread_self();
+	struct nu_thread *t = nu_running();
 	struct nu_proclet_head *head = t ? t->proclet->head : NULL;
+	uint64_t now = nu_mono_ns() + (head ? (uint64_t)head->clock_offset_ns : 0);
 
-	return nu_mono_ns() + (head ? (uint64_t)head->clock_offset_ns : 0);
+	/* A loop that looks at the clock is hardly ever in the program's own code, where it would be interrupted. */
+	nu_point();
+	return now;
 }
 
 static void sleep_plainly(uint64_t when_ns)

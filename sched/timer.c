@@ -125,6 +125,8 @@ void nu_timer_arm(struct nu_core *c, struct nu_thread *t, uint64_t deadline_ns)
 {
 	bool first;
 
+	if (unlikely(nu_core_is_side(c)))
+		c = nu_core_any();
 	t->deadline_ns = deadline_ns;
 	nu_lock_acquire(&c->timer_lock);
 	t->timer_core = (uint16_t)c->index;

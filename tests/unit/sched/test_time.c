@@ -207,7 +207,7 @@ Test(time, posts_wake_a_sleeping_core)
 }
 
 static int event[2];
-static atomic_int events, flushes, started, stopped;
+static atomic_int events, flushes, stopped;
 
 static unsigned test_poll(unsigned core)
 {
@@ -232,19 +232,13 @@ static int test_arm(unsigned core)
 	return n++ % 3 == 0 ? -EBUSY : event[core];
 }
 
-static int test_start(unsigned core)
-{
-	cr_assert_eq(nu_core_self(), core);
-	started++;
-	return 0;
-}
-
 static void test_stop(unsigned core)
 {
+	cr_assert_eq(nu_core_self(), core);
 	stopped++;
 }
 
-static const struct nu_poller poller = {test_poll, test_flush, test_arm, test_start, test_stop};
+static const struct nu_poller poller = {test_poll, test_flush, test_arm, test_stop};
 
 Test(time, pollers_wake_a_sleeping_core)
 {
@@ -254,7 +248,6 @@ Test(time, pollers_wake_a_sleeping_core)
 	cr_assert_eq(nu_poller_add(&poller), 0);
 	start_in(&user_proclet, 2, nothing);
 	wait_main();
-	cr_assert_eq(started, 2);
 	for (int i = 0; i < 3000; i++) {
 		uint64_t one = 1;
 
@@ -266,24 +259,6 @@ Test(time, pollers_wake_a_sleeping_core)
 	cr_assert_eq(events, 3000);
 	cr_assert_gt(flushes, 0);
 	cr_assert_eq(stopped, 2);
-}
-
-static int refuse(unsigned core)
-{
-	return core ? -ENODEV : 0;
-}
-
-Test(time, a_poller_that_cannot_start)
-{
-	struct nu_poller p = {.core_start = refuse, .core_stop = test_stop};
-
-	cr_assert_eq(nu_poller_add(&p), 0);
-	layout_make();
-	nu_node.cores = 2;
-	nu_node.count = 1;
-	proclet_make(&node_proclet, 1, false);
-	cr_assert_eq(nu_sched_start(&node_proclet, NULL, NULL), -ENODEV);
-	cr_assert_eq(stopped, 1);
 }
 
 /* Threads that only yield must not keep the pollers from their turn; nor must one that computes. */

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A thread that is inside a library cannot be interrupted there: it may hold the library's locks. If it computes there most of
+ * the time, as one that copies large blocks does, a signal hardly ever finds it in the program's own code. So it is caught on its
+ * way back: the signal's handler looks for the frame of the function that the program has called, and replaces that function's
+ * return address by nu_return_entry(), which keeps the results, comes to nu_preempt_point(), and goes on where the thread was to
+ * return to. The address is the same on every node, so a thread that is moved meanwhile (in a comparison function that the library calls)
+ * is caught there.
+ *
+ * Only where every frame in between is the C library's: what unwinds the stack past such a frame, an exception of C++, would
+ * find no way on.
+ */
+#include "core/fault.h"
+#include "sched/foreign.h"
+
+#include <link.h>
+#include <string.h>
+#include <unwind.h>
+
+#define FRAMES_MAX     64
+#define STACK_LEFT_MIN 8192 /* what the look, or the way back, may need of the thread's stack */
+#define RANGES_MAX     4
+
+static struct {
+	uintptr_t low[RANGES_MAX], high[RANGES_MAX];
+	unsigned n;
+} libc;
+
+uint32_t nu_return_mask, nu_return_bytes;
+
+static int note_libc(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	const char *name = strrchr(info->dlpi_name, '/');
+
+	(void)size, (void)arg;
+	name = name ? name + 1 : info->dlpi_name;
+	if (strncmp(name, "libc.so", 7) && strncmp(name, "libm.so", 7) && strncmp(name, "libmvec.so", 10))
+		return 0;
+	for (unsigned i = 0; i < info->dlpi_phnum && libc.n < RANGES_MAX; i++) {
+		const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+
+		if (ph->p_type != PT_LOAD || !(ph->p_flags & PF_X))
+			continue;
+		libc.low[libc.n] = info->dlpi_addr + ph->p_vaddr;
+		libc.high[libc.n++] = info->dlpi_addr + ph->p_vaddr + ph->p_memsz;
+	}
+	return 0;
+}
+
+static bool is_libc(uintptr_t pc)
+{
+	for (unsigned i = 0; i < libc.n; i++)
+		if (pc - libc.low[i] < libc.high[i] - libc.low[i])
+			return true;
+	return false;
+}
+
+void nu_foreign_init(void)
+{
+	libc.n = 0;
+	dl_iterate_phdr(note_libc, NULL);
+	if (!NU_SAN_IN_PROGRAM)
+		nu_return_bytes = nu_cpu_result_registers(&nu_return_mask);
+}
+
+struct look {
+	struct nu_foreign *o;
+	bool seen, may, all_libc;
+	unsigned n;
+};
+
+static void note_return(struct look *l, struct _Unwind_Context *frame, uintptr_t back)
+{
+	uintptr_t *slot = (uintptr_t *)_Unwind_GetCFA(frame) - 1;
+
+	if (l->all_libc && l->n > 1 && *slot == back) {
+		l->o->slot = slot;
+		l->o->back = back;
+	}
+}
+
+static _Unwind_Reason_Code look_at_frame(struct _Unwind_Context *frame, void *arg)
+{
+	struct look *l = arg;
+	int before = 0;
+	uintptr_t ip = _Unwind_GetIPInfo(frame, &before);
+	uintptr_t pc = ip - !before; /* a return address may belong to the next function */
+
+	if (++l->n > FRAMES_MAX)
+		return _URC_END_OF_STACK;
+	if (!l->seen && ip != l->o->pc)
+		return _URC_NO_REASON; /* the handler's own */
+	l->seen = true;
+	l->may = nu_preempt_pc_ok((const void *)pc) || ip == (uintptr_t)nu_return_entry;
+	if (l->may && ip != (uintptr_t)nu_return_entry)
+		note_return(l, frame, ip);
+	if (l->may || nu_track_is_own((const void *)pc))
+		return _URC_END_OF_STACK;
+	l->o->called = pc;
+	l->all_libc = l->all_libc && is_libc(pc);
+	return _URC_NO_REASON;
+}
+
+/* libgcc's unwinder takes no locks from glibc 2.35 on, so that a thread may be looked at that holds the loader's. */
+bool nu_foreign_look(const struct nu_thread *t, uintptr_t pc, struct nu_foreign *o_p)
+{
+	struct look l = {.o = o_p, .all_libc = true};
+
+	*o_p = (struct nu_foreign){.pc = pc, .called = pc};
+	if (!nu_preempt_pc_ok((const void *)pc) && nu_track_is_own((const void *)pc))
+		return false; /* soon told, as it is most often */
+	if ((uintptr_t)__builtin_frame_address(0) - (uintptr_t)t->stack_low < STACK_LEFT_MIN)
+		return false;
+	_Unwind_Backtrace(look_at_frame, &l);
+	return l.may;
+}
+
+bool nu_foreign_is_caught(const struct nu_thread *t)
+{
+	uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
+
+	/* Below: a jump has taken it past that frame. */
+	return t->return_slot && (uintptr_t)t->return_slot >= sp && *t->return_slot == (uintptr_t)nu_return_entry;
+}
+
+void nu_foreign_catch(struct nu_thread *t, const struct nu_foreign *o)
+{
+	if (!o->slot || !nu_return_bytes || nu_foreign_is_caught(t))
+		return;
+	t->return_pc = o->back;
+	t->return_slot = o->slot;
+	*o->slot = (uintptr_t)nu_return_entry;
+}
+
+void nu_foreign_release(struct nu_thread *t)
+{
+	if (t->return_slot && *t->return_slot == (uintptr_t)nu_return_entry)
+		*t->return_slot = t->return_pc;
+	t->return_slot = NULL;
+}
+
+uintptr_t nu_return_back(void)
+{
+	struct nu_thread *t = nu_thread_self();
+	uintptr_t back = t->return_pc;
+
+	t->return_slot = NULL;
+	nu_preempt_point();
+	return back;
+}
