@@ -128,9 +128,17 @@ def cores():
             yield sched["cores"][i].dereference()
 
 
+def sides():
+    """Of kernel threads whose user-level thread stayed in a library when another one took over the core: carrier.c."""
+    sched = value("nu_sched")
+    for i in range(int(sched["ncores"]), sched["cores"].type.range()[1] + 1):
+        if int(sched["cores"][i]) and number(sched["cores"][i].dereference()["current"]):
+            yield sched["cores"][i].dereference()
+
+
 def runs_on(t):
-    """The core that runs @t just now, or None."""
-    for c in cores():
+    """The core, or what stands for one, that runs @t just now, or None."""
+    for c in [*cores(), *sides()]:
         if number(c["current"]) == int(t.address):
             return c
     return None
@@ -267,6 +275,8 @@ class NuNode(gdb.Command):
             t = number(c["current"])
             what = f"runs thread {t:#x}" if t else ("sleeps" if number(c["sleeping"]) else "is in the scheduler")
             print(f"core {int(c['index'])}: kernel thread {int(c['tid'])} {what}, {number(c['nqueued'])} queued")
+        for c in sides():
+            print(f"no core: kernel thread {int(c['tid'])} runs thread {number(c['current']):#x} in a library")
 
 
 class NuProclets(gdb.Command):
