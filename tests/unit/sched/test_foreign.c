@@ -27,6 +27,18 @@ static unsigned poll_nothing(unsigned core)
 	return 0;
 }
 
+/* With ThreadSanitizer threads are not interrupted; each sanitizer stands between the program and the C library. */
+#define NEEDS_SIGNALS                                                                                                     \
+	do {                                                                                                              \
+		if (NU_SAN_IN_PROGRAM)                                                                                    \
+			cr_skip_test("threads are not interrupted in this sanitizer's builds");                              \
+	} while (0)
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define NEEDS_CATCHING (void)0
+#else
+#define NEEDS_CATCHING cr_skip_test("threads are caught on x86-64 and without sanitizers only")
+#endif
+
 /* With a poller each core is wanted always, as in a job of several nodes; without, one that others do the work of is not. */
 static void prepare(void)
 {
@@ -66,6 +78,7 @@ static void beside_readers(void)
 
 Test(foreign, a_core_goes_on_while_threads_read, .timeout = 60)
 {
+	NEEDS_SIGNALS;
 	prepare();
 	run(1, beside_readers);
 }
@@ -105,12 +118,14 @@ static void again_and_again(void)
 
 Test(foreign, a_core_is_left_again_and_again, .timeout = 60)
 {
+	NEEDS_SIGNALS;
 	prepare();
 	run(1, again_and_again);
 }
 
 Test(foreign, two_cores_are_left_again_and_again, .timeout = 60)
 {
+	NEEDS_SIGNALS;
 	prepare();
 	run(2, again_and_again);
 }
@@ -132,6 +147,7 @@ static void two_readers_one_carrier(void)
 
 Test(foreign, no_more_kernel_threads_than_allowed, .timeout = 60)
 {
+	NEEDS_SIGNALS;
 	prepare();
 	setenv("NU_CARRIERS", "1", 1);
 	run(2, two_readers_one_carrier);
@@ -150,6 +166,7 @@ static void reader_without_carriers(void)
 
 Test(foreign, none_at_all, .timeout = 60)
 {
+	NEEDS_SIGNALS;
 	prepare();
 	setenv("NU_CARRIERS", "0", 1);
 	run(2, reader_without_carriers);
@@ -214,6 +231,7 @@ static void share_numbers(void)
 
 Test(foreign, threads_in_strlen_share_a_core, .timeout = 60)
 {
+	NEEDS_CATCHING;
 	prepare();
 	setenv("NU_CARRIERS", "0", 1);
 	run(1, share_lengths);
@@ -221,12 +239,14 @@ Test(foreign, threads_in_strlen_share_a_core, .timeout = 60)
 
 Test(foreign, threads_in_libm_share_a_core, .timeout = 60)
 {
+	NEEDS_CATCHING;
 	setenv("NU_CARRIERS", "0", 1);
 	run(1, share_numbers);
 }
 
 Test(foreign, threads_in_libm_share_two_cores_with_carriers, .timeout = 60)
 {
+	NEEDS_CATCHING;
 	run(2, share_numbers);
 }
 
@@ -247,6 +267,7 @@ static void freeze_lengths(void)
 
 Test(foreign, a_pause_catches, .timeout = 60)
 {
+	NEEDS_CATCHING;
 	prepare();
 	run_node(2, freeze_lengths);
 }
@@ -266,6 +287,7 @@ static void freeze_reader(void)
 
 Test(foreign, a_pause_gives_up_on_a_reader, .timeout = 60)
 {
+	NEEDS_SIGNALS;
 	prepare();
 	run_node(2, freeze_reader);
 }
@@ -299,6 +321,7 @@ static void look(void)
 
 Test(foreign, the_runtime_is_not_foreign)
 {
+	NEEDS_SIGNALS;
 	run(1, look);
 }
 
@@ -365,12 +388,14 @@ static void beside_waits(void)
 
 Test(foreign, waits_take_their_full_time, .timeout = 60)
 {
+	NEEDS_SIGNALS;
 	prepare();
 	run(1, beside_waits);
 }
 
 Test(foreign, waits_take_their_full_time_without_carriers, .timeout = 60)
 {
+	NEEDS_SIGNALS;
 	prepare();
 	setenv("NU_CARRIERS", "0", 1);
 	run(1, beside_waits);
