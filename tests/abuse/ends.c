@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Ends of a program: abuse_ends WHERE HOW [STATUS]. WHERE: method (on the last node), thread (that it spawned), main,
- * pthread (a kernel thread of the program's own, on node 0), first (a handler that interrupts it), init (node_init on the last
+ * handler (method, with a handler of SIGUSR1), pthread (a kernel thread of the program's own, on node 0), first (a handler that interrupts it), init (node_init on the last
  * node), before (main(), before nu_run). What a normal end sets off says so, and writes globals and frees what main() has
  * allocated, as such functions do.
  */
@@ -185,8 +185,19 @@ static void on_term(int signo)
 	act(todo.how, todo.status);
 }
 
+static void on_usr1(int signo)
+{
+	char line[32];
+	int len = snprintf(line, sizeof(line), "handled %d\n", signo);
+
+	if (write(1, line, (size_t)len) < 0)
+		_exit(93);
+}
+
 static int node_init(unsigned node)
 {
+	if (!strcmp(todo.where, "handler"))
+		signal(SIGUSR1, on_usr1);
 	if (!strcmp(todo.where, "init") && node == nu_node_count() - 1)
 		act(todo.how, todo.status);
 	if (!strcmp(todo.where, "pthread") && node == 0)
@@ -206,7 +217,7 @@ static int mainfunc(int argc, char **argv)
 		return 91;
 	if (!strcmp(todo.where, "main"))
 		act(todo.how, todo.status);
-	else if (!strcmp(todo.where, "method"))
+	else if (!strcmp(todo.where, "method") || !strcmp(todo.where, "handler"))
 		ret = ends_act(ref, nu_str(todo.how), todo.status);
 	else if (!strcmp(todo.where, "thread"))
 		ret = ends_act_in_thread(ref, nu_str(todo.how), todo.status);

@@ -52,4 +52,24 @@ check("quick_exit(3) in method", job("method", "quick", "3"), 3, [r"^node 1: at_
 check("_exit(3) in method", job("method", "at-once", "3"), 3, [r"node 1 .*exited with status 3 before the job's end"], [r"SIG|it went on"])
 check("exit(7) in a child", job("method", "child", "7"), 0, [r"^the child's status: 7$", r"^it went on: no error"],
       [r"SIG|died"], also=lambda j: once(j, *ALL))
+
+# Signals to itself.
+KILLED = r"^nu_launch: node 1 .*was killed by signal {} .*before the job's end"
+RAISED = r"^nu: node \d: SIG{} is raised in thread 0x\w+ of proclet 0x\w+, method ends\.act: the node ends by it$"
+for name, signo in ("INT", 2), ("TERM", 15), ("XFSZ", 25), ("USR1", 10):
+    check(f"raise(SIG{name})", job("method", "raise", str(signo)), 128 + signo, [RAISED.format(name), KILLED.format(signo)], ["it went on"])
+    check(f"raise(SIG{name}), alone", alone("method", "raise", str(signo)), -signo, [RAISED.format(name)], ["it went on"])
+check("raise(SIGCHLD)", job("method", "raise", "17"), 0, [r"^raise: 0$", r"^it went on: no error$"], ["is raised"])
+check("raise() of a signal with a handler", alone("handler", "raise", "10"), 0, [r"^handled 10$", r"^raise: 0$"], ["is raised"],
+      also=lambda j: None if j.text.index("handled") < j.text.index("raise: 0") else "raise() returned first")
+check("raise(SIGABRT)", job("method", "raise", "6"), 134, [r"SIGABRT in thread .* method ends\.act", KILLED.format(6)])
+check("a write beyond RLIMIT_FSIZE", job("method", "fsize"), 0, [r"^write: File too large$", r"^it went on: no error$"], ["killed|SIG"])
+check("a write into a broken pipe", job("method", "pipe"), 0, [r"^write: EPIPE$", r"^it went on: no error$"], ["killed|SIG"])
+check("RLIMIT_CPU", job("method", "cpu"), 152, [KILLED.format(24)], ["it went on"])
+for where in "method", "thread":
+    WHO = r"^nu: node 1: pthread_exit\(\) in thread 0x\w+ of proclet 0x\w+" + (r", method ends\.act" if where == "method" else "")
+    for prog in [PROG, *STATIC]:
+        check(f"pthread_exit() in {where}{', libnu.a' if prog != PROG else ''}", job(where, "pthread-exit", prog=prog), 134,
+              [WHO + ": a proclet's thread ends when its function returns$"], ["it went on"])
+check("pthread_exit() in a kernel thread", job("pthread", "pthread-exit", options=["--time-out", "1"]), 124, [], ["SIG|pthread_exit"])
 done()
