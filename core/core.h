@@ -77,6 +77,12 @@ bool nu_outside_is_init(void);
  * shortage costs time and not a message. Any context. NULL: a second was not enough (said in the log). alloc.c
  */
 void *nu_alloc_patiently(size_t len_bytes);
+/*
+ * Memory for as long as a function of ours runs that calls back the program, whose thread may be moved meanwhile: of the
+ * running proclet's heap whoever called, else of the C library. NULL: there is none. malloc.c
+ */
+void *nu_scratch_alloc(size_t len_bytes);
+void nu_scratch_free(void *ptr);
 
 /* ---- lists: circular, doubly linked, intrusive ---- */
 

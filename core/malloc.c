@@ -203,6 +203,22 @@ static void *aligned_for(const void *pc, size_t align, size_t len)
 	return ptr ? ptr : no_memory();
 }
 
+void *nu_scratch_alloc(size_t len_bytes)
+{
+	const void *pc = __builtin_return_address(0);
+	unsigned core;
+	struct nu_proclet *p = current(&core);
+
+	if (fails(pc))
+		return NULL;
+	return p && p->heap ? nu_heap_alloc(p->heap, len_bytes, core) : tracked(__libc_malloc(len_bytes), pc);
+}
+
+void nu_scratch_free(void *ptr)
+{
+	free_slowly(ptr);
+}
+
 static size_t libc_usable(void *ptr)
 {
 	static _Atomic(size_t(*)(void *)) libc_fn;

@@ -16,6 +16,10 @@ static const struct {
 	{"alloc",
 	 "malloc and free of -s bytes in a proclet, one by one and by the thousand, beside mimalloc's",
 	 perf_alloc},
+	{"sort",
+	 "qsort of 10, 100 and 10,000 elements of -s bytes in a proclet, ten kinds of input, beside the C "
+	 "library's",
+	 perf_sort},
 	{"call_local", "call of a proclet on this node, beside a plain indirect call", perf_call_local},
 	{"call_lat", "round trip of a call with -s bytes each way to a proclet on node 1, beside UCX's",
 	 perf_call_lat},
@@ -101,5 +105,6 @@ int main(int argc, char **argv)
 		return perf_raw_main(argv + 2);
 	perf_apply_cores(argc, argv);
 	perf_alloc_load(argc, argv);
+	perf_sort_load(argc, argv);
 	return nu_run(argc, argv, perf_main, &options);
 }

@@ -107,6 +107,9 @@ int perf_sync(const struct perf_options *o);
 int perf_alloc(const struct perf_options *o);
 /* In main(), since a program opens no libraries later: the allocators that it is measured beside. */
 void perf_alloc_load(int argc, char **argv);
+int perf_sort(const struct perf_options *o);
+/* Likewise: the C library's qsort. */
+void perf_sort_load(int argc, char **argv);
 int perf_call_local(const struct perf_options *o);
 int perf_call_lat(const struct perf_options *o);
 int perf_call_rate(const struct perf_options *o);

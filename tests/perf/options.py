@@ -55,7 +55,7 @@ def tests_of_help():
     return re.findall(r"^ {16}(\w+) ", run("--help").stdout, re.M)
 
 
-ALONE = {"switch": ["-n", 50], "spawn": ["-n", 50], "sync": ["-n", 50], "alloc": ["-n", 50], "call_local": ["-n", 50],
+ALONE = {"switch": ["-n", 50], "spawn": ["-n", 50], "sync": ["-n", 50], "alloc": ["-n", 50], "sort": ["-n", 1], "call_local": ["-n", 50],
          "closure": ["-n", 50], "locate": ["-n", 100], "create": ["-n", 1], "footprint": ["-n", 200]}
 PAIR = {"call_lat": ["-n", 200], "call_rate": ["-n", 2], "closure": ["-n", 50], "read": ["-n", 10], "pull": ["-n", 6],
         "migrate": ["-n", 6], "cost": ["-n", 3], "locate": ["-n", 100], "create": ["-n", 1], "footprint": ["-n", 50]}
