@@ -2,6 +2,9 @@
 /* AArch64, for core/arch.h. */
 #pragma once
 
+/* Of the C library's first release here: the version of its oldest symbols. */
+#define NU_LIBC_VERSION "GLIBC_2.17"
+
 /* In the loop of one who waits for another processor. `yield` does nothing on most of them; `isb` waits some cycles. */
 static inline void nu_cpu_relax(void)
 {

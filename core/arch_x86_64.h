@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 
+/* Of the C library's first release here: the version of its oldest symbols. */
+#define NU_LIBC_VERSION "GLIBC_2.2.5"
+
 /* In the loop of one who waits for another processor. */
 static inline void nu_cpu_relax(void)
 {

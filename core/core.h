@@ -83,6 +83,12 @@ void *nu_alloc_patiently(size_t len_bytes);
  */
 void *nu_scratch_alloc(size_t len_bytes);
 void nu_scratch_free(void *ptr);
+/*
+ * Whether the program's malloc and its kin are libnu's. -ELIBBAD: another object's stand before them, or a sanitizer that
+ * libnu knows nothing of is there; *why says which, and what to do. malloc_check.c
+ */
+int __must_check nu_malloc_check(char *why, size_t why_bytes);
+const void *nu_malloc_of_libraries(void); /* its address; NULL: ours */
 
 /* ---- lists: circular, doubly linked, intrusive ---- */
 

@@ -24,6 +24,7 @@ static const char *const meanings[ERRNO_MAX] = {
 	[EMSGSIZE] = "EMSGSIZE: arguments or results are larger than a message may be",
 	[ETIMEDOUT] = "ETIMEDOUT: not done in time; a call may have run, or run yet",
 	[EHOSTDOWN] = "EHOSTDOWN: the node died, and the proclet with it",
+	[ELIBBAD] = "ELIBBAD: the program's malloc is not libnu's",
 	[ESTALE] = "ESTALE: no such proclet any more",
 };
 

@@ -38,6 +38,8 @@ extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *ptr, size_t len);
 extern void *__libc_memalign(size_t align, size_t len);
 extern void __libc_free(void *ptr);
+/* What the name means here, if another object does not stand before. */
+static __typeof__(malloc) own_malloc __attribute__((alias("malloc"), malloc, nothrow));
 #endif
 
 /* Entry points that headers call under other names: fortified, and as inline functions. */
@@ -219,13 +221,30 @@ void nu_scratch_free(void *ptr)
 	free_slowly(ptr);
 }
 
+typedef size_t (*usable_fn)(void *ptr);
+
+/* It has no other name. Another object may stand in for it alone, so the one that the blocks are from is asked. */
+static usable_fn find_libc_usable(void)
+{
+	usable_fn fn = NULL;
+	void *object;
+	Dl_info info;
+
+	if (dladdr((void *)__libc_malloc, &info) &&
+	    (object = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD))) {
+		fn = (usable_fn)dlsym(object, "malloc_usable_size");
+		dlclose(object);
+	}
+	return fn ? fn : (usable_fn)dlsym(RTLD_NEXT, "malloc_usable_size");
+}
+
 static size_t libc_usable(void *ptr)
 {
-	static _Atomic(size_t(*)(void *)) libc_fn;
-	size_t (*fn)(void *) = atomic_load_explicit(&libc_fn, memory_order_relaxed);
+	static _Atomic(usable_fn) libc_fn;
+	usable_fn fn = atomic_load_explicit(&libc_fn, memory_order_relaxed);
 
 	if (!fn) {
-		fn = (size_t(*)(void *))dlsym(RTLD_NEXT, "malloc_usable_size");
+		fn = find_libc_usable();
 		NU_ASSERT(fn);
 		atomic_store_explicit(&libc_fn, fn, memory_order_relaxed);
 	}
@@ -404,9 +423,32 @@ NU_API size_t ENTRY(malloc_usable_size)(void *ptr)
 
 /* ---- what the C library would allocate for itself ---- */
 
+/*
+ * Another object's malloc stands before ours, and its free will get what these give out: malloc_check.c refuses the start,
+ * but libraries' constructors come before that, and a sanitizer calls these for the C library's.
+ */
+static bool is_replaced(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	return false;
+#else
+	return unlikely(malloc != own_malloc);
+#endif
+}
+
+static void *text_alloc(const void *pc, size_t len)
+{
+	return is_replaced() ? malloc(len) : alloc_for(pc, len);
+}
+
+static void *text_realloc(const void *pc, void *ptr, size_t len)
+{
+	return is_replaced() ? realloc(ptr, len) : realloc_for(pc, ptr, len);
+}
+
 static char *copy_for(const void *pc, const char *s, size_t len)
 {
-	char *to = alloc_for(pc, len + 1);
+	char *to = text_alloc(pc, len + 1);
 
 	if (!to)
 		return NULL;
@@ -443,7 +485,7 @@ static int format_for(const void *pc, char **str_p, const char *fmt, va_list ap)
 	} else if ((size_t)n < sizeof(small)) {
 		to = copy_for(pc, small, (size_t)n);
 	} else {
-		to = alloc_for(pc, (size_t)n + 1);
+		to = text_alloc(pc, (size_t)n + 1);
 		if (to)
 			vsnprintf(to, (size_t)n + 1, fmt, again);
 	}
@@ -497,7 +539,7 @@ static bool line_room(const void *pc, char **line_p, size_t *len_p, size_t need)
 	if (need <= len)
 		return true;
 	len = len * 2 < 120 ? 120 : len * 2;
-	to = realloc_for(pc, *line_p, need > len ? need : len);
+	to = text_realloc(pc, *line_p, need > len ? need : len);
 	if (!to)
 		return false;
 	*line_p = to;

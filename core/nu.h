@@ -100,8 +100,9 @@ NU_API void nu_image_add(const struct nu_image *image);
  *
  * Return: what main_fn returned (on every node), to be used as the exit status; a negative errno if the node
  * could not start or the job failed, with the cause on stderr.
- * Errors: -EINVAL called twice or within a proclet, or without a main function; -ENOMEM no memory for the pool; -EPROTO this node's layout
- * differs from the others'; -EHOSTDOWN a node died.
+ * Errors: -EINVAL called twice or within a proclet, or without a main function; -ENOMEM no memory for the pool; -EPROTO
+ * this node's layout differs from the others'; -EHOSTDOWN a node died; -ELIBBAD malloc is another object's, or a
+ * sanitizer's that libnu was built without (nothing has begun then).
  */
 NU_API int nu_run_image(int argc, char **argv, nu_main_fn main_fn, const struct nu_run_options *options,
 			const struct nu_image *image);

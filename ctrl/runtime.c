@@ -317,9 +317,16 @@ NU_API int nu_run_image(int argc, char **argv, nu_main_fn main_fn, const struct 
 			const struct nu_image *image)
 {
 	static const struct nu_run_options defaults;
+	char why[512];
+	int ret;
 
 	if (runtime.started || nu_thread_self() || !main_fn)
 		return -EINVAL;
+	ret = nu_malloc_check(why, sizeof(why));
+	if (ret) {
+		nu_boot_fail(why);
+		return ret;
+	}
 	runtime.started = true;
 	runtime.main_fn = main_fn;
 	runtime.argc = argc;
