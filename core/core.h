@@ -271,6 +271,8 @@ static inline bool nu_image_has(const void *pc)
 }
 /* Finds the program's code and data. @image from nu_run(). */
 int __must_check nu_image_init(const struct nu_image *image);
+/* Whether an object of the program asks for executable stacks: GNU C's nested functions have code on them. */
+bool nu_image_wants_exec_stack(void);
 /* Whether @m is a method descriptor of the program or of libnu (a peer's word is checked before it is used). */
 bool nu_image_is_method(const struct nu_method *m);
 /* The class that @init, a peer's word, is the constructor of; NULL: of none. */

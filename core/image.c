@@ -60,6 +60,21 @@ struct dl_phdr_info nu_image_program(void)
 	return info;
 }
 
+static int find_exec_stack(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	(void)size, (void)arg;
+	for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+		if (info->dlpi_phdr[i].p_type == PT_GNU_STACK && info->dlpi_phdr[i].p_flags & PF_X)
+			return 1;
+	}
+	return 0;
+}
+
+bool nu_image_wants_exec_stack(void)
+{
+	return dl_iterate_phdr(find_exec_stack, NULL) != 0;
+}
+
 /* A thread that goes on elsewhere finds another kernel thread's. Linked statically, libnu has some of its own there. */
 static void warn_of_tls(const struct dl_phdr_info *info, const char *what)
 {

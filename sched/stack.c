@@ -41,6 +41,7 @@ static struct {
 	unsigned shift;		 /* log2 of a slot's bytes */
 	size_t nslots;		 /* of the whole region */
 	_Atomic(uint8_t) *table; /* enum slot_state by slot */
+	int prot;		 /* of stacks: executable if the program asks for it */
 	uint64_t *lent_to;	 /* of our slots: the proclet whose thread took it away */
 	uintptr_t part_low, part_end;
 	_Atomic(uintptr_t)
@@ -174,6 +175,7 @@ int nu_stacks_init(void)
 	stacks.part_low = nu_layout.stack_base + nu_node.self * nu_layout.stack_node_bytes;
 	stacks.part_end = stacks.part_low + nu_layout.stack_node_bytes;
 	stacks.part_next = stacks.part_low;
+	stacks.prot = PROT_READ | PROT_WRITE | (nu_image_wants_exec_stack() ? PROT_EXEC : 0);
 	stacks.lent_to = table_map(own_slots() * sizeof(uint64_t));
 	stacks.bare_next = table_map(own_slots() * sizeof(*stacks.bare_next));
 	stacks.bare = NONE;
@@ -234,7 +236,7 @@ static int slot_map(uintptr_t low, enum nu_maps_use use)
 
 	if (err)
 		return err;
-	got = mmap(at, nu_layout.stack_bytes, PROT_READ | PROT_WRITE,
+	got = mmap(at, nu_layout.stack_bytes, stacks.prot,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 	if (got == at)
 		return 0;
