@@ -71,7 +71,7 @@ exports() { # what libnu.so exports is what the headers declare and the C librar
 	private = declared("nu_testing.h")
 	libc = set("""malloc calloc realloc reallocarray free posix_memalign aligned_alloc memalign valloc pvalloc
 	    malloc_usable_size strdup strndup asprintf vasprintf getline getdelim __asprintf_chk __vasprintf_chk __getdelim
-	    qsort qsort_r dlopen dlmopen pthread_mutex_lock pthread_mutex_unlock exit quick_exit
+	    qsort qsort_r dlopen dlmopen pthread_mutex_lock pthread_mutex_unlock exit quick_exit raise pthread_exit thrd_exit
 	    sleep usleep nanosleep clock_nanosleep poll ppoll __poll_chk __ppoll_chk select pselect epoll_wait epoll_pwait""".split())
 	want = {(n, "NU_0.1") for n in public | libc} | {(n, "NU_PRIVATE") for n in private}
 	have = {tuple(line.split()) for line in open(sys.argv[2])}
