@@ -535,6 +535,9 @@ static inline struct nu_proclet *nu_proclet_lookup(uint64_t id)
 		atomic_load_explicit(&nu_proclet_table[NU_TABLE_SLOT(nu_id_seg(id))], memory_order_acquire);
 	return p && atomic_load_explicit(&p->id, memory_order_relaxed) == id ? p : NULL;
 }
+/* The proclet of this node's table, here or a note of where it went, whose segment begins nearest before @addr; NULL: none
+ * that may hold it. Signal-safe. */
+struct nu_proclet *nu_proclet_around(const void *addr);
 int __must_check nu_proclet_table_init(void);
 /* A control block for @id in state NONE, entered into the table; -EEXIST another tenant is there, -ENOMEM, -EINVAL id 0.
  * Neither this nor the next with a proclet's lock held: nu_proclet_for_each() takes them the other way round. */

@@ -72,20 +72,12 @@ static inline struct nu_proclet *proclet_for(const void *pc, unsigned *core_p)
 	return likely(p && p->heap && nu_image_has(pc)) ? p : NULL;
 }
 
-/* Names the proclet whose segment holds @ptr: the capacity is not known, so every size that would hold it is tried. */
+/* Names the proclet whose segment holds @ptr; 0: it is not here. */
 static uint64_t owner_of(const void *ptr)
 {
-	uint32_t seg = (uint32_t)(((uintptr_t)ptr - nu_layout.seg_base) >> NU_SEG_UNIT_SHIFT);
+	struct nu_proclet *p = nu_proclet_around(ptr);
 
-	for (unsigned shift = 0; nu_proclet_table && shift < NU_SEG_INDEX_BITS; shift++) {
-		uint32_t first = seg & ~((1u << shift) - 1);
-		struct nu_proclet *p =
-			atomic_load_explicit(&nu_proclet_table[NU_TABLE_SLOT(first)], memory_order_acquire);
-
-		if (p && p->head && (uintptr_t)ptr - (uintptr_t)p->head < p->head->capacity_bytes)
-			return atomic_load_explicit(&p->id, memory_order_relaxed);
-	}
-	return 0;
+	return p && p->head ? atomic_load_explicit(&p->id, memory_order_relaxed) : 0;
 }
 
 static __attribute__((noreturn, cold, noinline)) void foreign_block(const struct nu_proclet *p,

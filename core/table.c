@@ -141,3 +141,20 @@ void nu_proclet_for_each(void (*fn)(struct nu_proclet *p, void *arg), void *arg)
 	}
 	nu_lock_release(&proclets_lock);
 }
+
+/* A segment's size is not known where the proclet is not: the nearest place at which one that holds @addr may begin is looked at
+ * first. */
+struct nu_proclet *nu_proclet_around(const void *addr)
+{
+	uint32_t seg = (uint32_t)(((uintptr_t)addr - nu_layout.seg_base) >> NU_SEG_UNIT_SHIFT);
+
+	for (unsigned shift = 0; nu_proclet_table && shift < NU_SEG_INDEX_BITS; shift++) {
+		uint32_t first = seg & ~((1u << shift) - 1);
+		struct nu_proclet *p =
+			atomic_load_explicit(&nu_proclet_table[NU_TABLE_SLOT(first)], memory_order_acquire);
+
+		if (p && (!p->head || (uintptr_t)addr - (uintptr_t)p->head < p->head->capacity_bytes))
+			return p;
+	}
+	return NULL;
+}

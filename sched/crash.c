@@ -6,6 +6,7 @@
  * All of it runs in a signal handler, on the core's alternate stack. A fault while it is told, of memory that the crash has
  * spoilt, ends that part of the report only. A signal that the program handles itself is left to it.
  */
+#include "core/fault.h"
 #include "sched/foreign.h"
 
 #include <execinfo.h>
@@ -265,6 +266,46 @@ static void say_global(const struct crash *c)
 	say(&l);
 }
 
+/* An address in another heap than the thread's own: a pointer that was not meant for it, or is stale. */
+static void say_heap(const struct crash *c)
+{
+	const void *addr = c->info->si_addr;
+	struct nu_proclet *p;
+	struct line l;
+
+	if (c->signo != SIGSEGV || c->info->si_code <= 0 || !nu_addr_in_segments(addr))
+		return;
+	p = nu_proclet_around(addr);
+	begin(&l);
+	if (!p) {
+		add(&l, "that address is where heaps lie, and no proclet's that this node knows of: its proclet is on another "
+			"node, or has ended");
+	} else {
+		add(&l, "that address is in the heap of proclet ");
+		add_number(&l, atomic_load_explicit(&p->id, memory_order_relaxed), 16);
+		if (p->state == NU_PROCLET_MOVED) {
+			add(&l, ", which is on node ");
+			add_number(&l, p->moved_to, 10);
+		} else {
+			add(&l, c->thread && p == c->thread->proclet ? ", the thread's own, where it has no block"
+								     : ", another's, where it has no block");
+		}
+	}
+	say(&l);
+}
+
+static void say_moved(const struct crash *c)
+{
+	struct line l;
+
+	if (!c->thread || !c->thread->moves || nu_image_movable((void *)c->pc) || nu_track_is_own((void *)c->pc))
+		return;
+	begin(&l);
+	add(&l, "this thread has moved; what a library kept for it (a stream, a pattern, a directory) stayed behind: "
+		"libnu(7), \"What stays behind\"");
+	say(&l);
+}
+
 static void say_frame(unsigned i, uintptr_t pc)
 {
 	struct line l;
@@ -332,6 +373,8 @@ static void on_crash(int signo, siginfo_t *info, void *frame)
 	if (atomic_compare_exchange_strong(&teller, &nobody, me)) {
 		part(say_what, &c);
 		part(say_global, &c);
+		part(say_heap, &c);
+		part(say_moved, &c);
 		part(say_frames, &c);
 		part(call_up, &c);
 	} else if (nobody == me && telling) {

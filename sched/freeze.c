@@ -260,6 +260,7 @@ void nu_thread_arrived(struct nu_thread *t, struct nu_proclet *p)
 	t->proclet = p;
 	t->core = (uint16_t)nu_core_self();
 	t->handed_by = NULL;
+	t->moves++;
 	t->timer_index = 0; /* armed by nu_thaw() from its deadline */
 	t->pause_seen = SEEN_STILL;
 	nu_list_init(&t->proclet_link);

@@ -86,7 +86,7 @@ static NU_NO_TSAN void refuse(struct nu_core *c, struct nu_thread *t, uintptr_t 
 	struct nu_foreign o;
 
 	atomic_store_explicit(&c->preempt_req, 1, memory_order_relaxed);
-	if (on_stack && !t->preempt_off && (relief || !nu_foreign_is_caught(t)) && nu_foreign_look(t, pc, &o)) {
+	if (!NU_SAN_IN_PROGRAM && on_stack && !t->preempt_off && (relief || !nu_foreign_is_caught(t)) && nu_foreign_look(t, pc, &o)) {
 		nu_foreign_catch(t, &o);
 		if (relief && nu_carrier_leave(c, t, &o))
 			return;

@@ -95,6 +95,7 @@ struct nu_thread {
 	struct nu_core *spares_core; /* ... by this core */
 	struct nu_thread *spare_next;
 	uint32_t may_spare; /* it serves such a call that it can be spare after */
+	uint32_t moves;	    /* from node to node */
 
 	/* foreign.c: where on its stack the way back from a library was diverted, and where that leads; or NULL */
 	uintptr_t *return_slot;

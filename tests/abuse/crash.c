@@ -21,7 +21,7 @@
 static const char *const whats[] = {"null",	  "call-null", "bus",	  "ill",	 "fpe",
 				    "abort",	  "frame",     "recurse", "double-free", "foreign-free",
 				    "inner-free", "overflow",  "global",  "raise",	 "big-free",
-				    "used-after", "library",   "smash"};
+				    "used-after", "library",   "smash",	  "foreign-read", "stray-read"};
 enum {
 	NULL_WRITE,
 	CALL_NULL,
@@ -41,6 +41,8 @@ enum {
 	USED_AFTER,
 	LIBRARY,
 	SMASH,
+	FOREIGN_READ,
+	STRAY_READ,
 	WHATS
 };
 
@@ -143,6 +145,10 @@ static NOINLINE int go_wrong(int what, uint64_t arg, void *foreign)
 		free(block);
 		free(block);
 		break;
+	case FOREIGN_READ:
+		return *(volatile int *)foreign;
+	case STRAY_READ: /* far from every segment in use */
+		return *(volatile int *)(0x300000000000 + ((uint64_t)20 << 40));
 	case FOREIGN_FREE:
 		free(foreign);
 		break;
@@ -311,8 +317,10 @@ static int mainfunc(int argc, char **argv)
 	ret = bad_create(&far, &ref);
 	if (!ret)
 		ret = bad_create(&far, &owner);
-	if (!ret && what == FOREIGN_FREE)
+	if (!ret && (what == FOREIGN_FREE || what == FOREIGN_READ))
 		ret = bad_block(owner, &foreign);
+	if (!ret && what == FOREIGN_READ)
+		ret = nu_migrate(owner.ref, 0);
 	if (ret)
 		return 94;
 	if (!strcmp(where, "method"))

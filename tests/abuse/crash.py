@@ -42,6 +42,10 @@ one("fpe", 8, "SIGFPE at 0x[0-9a-f]+", frames=["go_wrong"])
 one("abort", 6, "SIGABRT", frames=["go_wrong"])
 one("raise", 11, "SIGSEGV", frames=["go_wrong"])
 one("library", 11, "SIGSEGV at 0x10", "16", says=[r"method bad.act, in code of libc"], frames=["go_wrong"])
+one("foreign-read", 11, "SIGSEGV at 0x[0-9a-f]+", says=["that address is in the heap of proclet 0x[0-9a-f]+, which is on node 0"])
+one("stray-read", 11, "SIGSEGV at 0x[0-9a-f]+", says=["that address is where heaps lie, and no proclet's that this node knows of"])
+check("a moved thread crashes in a library", job("moved", "library", "16"), 139,
+      [r"^nu: node 0: SIGSEGV at 0x10 in thread \w+ of proclet \w+ \(class bad\)", "this thread has moved; what a library kept"])
 OVER = "stack overflow"
 LIMIT = [r"stacks have 64 KiB: NU_STACK_KIB"]
 one("recurse", 11, OVER, says=LIMIT, frames=["recurse"])
