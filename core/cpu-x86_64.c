@@ -55,10 +55,10 @@ uint32_t nu_cpu_result_registers(uint32_t *mask_p)
 }
 
 /* Linux's arch/x86/include/uapi/asm/sigcontext.h: what follows the 512 bytes of FXSAVE is said in their last 48. */
-#define SW_BYTES   464
-#define SW_MAGIC   0x46505853u
-#define XSTATE_BV  512
-#define TILE_DATA  ((uint64_t)1 << 18)
+#define SW_BYTES  464
+#define SW_MAGIC  0x46505853u
+#define XSTATE_BV 512
+#define TILE_DATA ((uint64_t)1 << 18)
 
 bool nu_cpu_frame_has_tiles(const ucontext_t *frame)
 {

@@ -119,7 +119,8 @@ int nu_join_device(const struct nu_pool_ops **pool_ops_p)
 		return ret;
 	}
 	/* Once for each host. */
-	o.asked = asked && (!nu_node.self || nu_node.host_of[nu_node.self] != nu_node.host_of[nu_node.self - 1]);
+	o.asked = asked &&
+		  (!nu_node.self || nu_node.host_of[nu_node.self] != nu_node.host_of[nu_node.self - 1]);
 	ret = nu_verbs_open(&o, nu_boot_options.address,
 			    nu_key_derive(nu_boot_options.secret, "queue pairs"));
 	if (!ret) {

@@ -380,7 +380,7 @@ static __attribute__((noinline)) int call(struct nu_thread *t, struct call *c)
 	int ret;
 
 	if (unlikely(is_ref && !c->result))
-		c->result = &unwanted;
+		c->result = &unwanted; /* cppcheck-suppress autoVariables ; as long as the call */
 	ret = call_run(t, c);
 	if (ret || !is_ref)
 		return ret;

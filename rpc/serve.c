@@ -242,13 +242,14 @@ free_thread:
 struct nu_held *nu_held_get(const struct nu_msg *msg, const void *payload, size_t len)
 {
 	struct nu_held *h = malloc(sizeof(*h) + len);
-	bool cut = !h && msg->type != NU_MSG_CALL;
+	bool cut = false;
 
-	if (unlikely(cut)) {
+	if (!h && msg->type != NU_MSG_CALL) {
+		cut = true;
 		len = 0;
 		h = nu_alloc_patiently(sizeof(*h));
 	}
-	if (unlikely(!h))
+	if (!h)
 		return NULL;
 	h->msg = *msg;
 	if (cut && !msg->status)

@@ -33,9 +33,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CORE_STACK     ((size_t)512 << 10) /* of a scheduler's context, whatever RLIMIT_STACK says */
-#define CARRIER_STACK  ((size_t)128 << 10)
-#define SIDE_LOOK_NS   64000000u /* between two looks at a stray thread that sleeps in a system call, at most */
+#define CORE_STACK    ((size_t)512 << 10) /* of a scheduler's context, whatever RLIMIT_STACK says */
+#define CARRIER_STACK ((size_t)128 << 10)
+#define SIDE_LOOK_NS  64000000u /* between two looks at a stray thread that sleeps in a system call, at most */
 
 _Static_assert(NU_STAT_CORES == NU_MAX_CORES + NU_CARRIERS_MAX, "a side counts what its stray thread does");
 
@@ -224,7 +224,9 @@ int nu_carriers_start(void)
 	char name[16];
 	int err = 0;
 
-	carriers.extra_max = NU_SAN_IN_PROGRAM ? 0 : env ? (unsigned)strtoul(env, NULL, 10) : NU_CARRIERS_DEFAULT;
+	carriers.extra_max = NU_SAN_IN_PROGRAM ? 0
+			     : env	       ? (unsigned)strtoul(env, NULL, 10)
+					       : NU_CARRIERS_DEFAULT;
 	if (carriers.extra_max > NU_CARRIERS_MAX - nu_sched.ncores)
 		carriers.extra_max = NU_CARRIERS_MAX - nu_sched.ncores;
 	CPU_ZERO(&carriers.allowed);
@@ -295,7 +297,8 @@ static void __attribute__((cold)) say_used_up(const struct nu_core *c)
 	static atomic_bool said;
 
 	if (carriers.extra_max && !atomic_exchange(&said, true))
-		nu_warn("core %u waits for its thread, which is in code that cannot be interrupted: all of NU_CARRIERS=%u "
+		nu_warn("core %u waits for its thread, which is in code that cannot be interrupted: all of "
+			"NU_CARRIERS=%u "
 			"kernel threads for such cores are in use",
 			c->index, carriers.extra_max);
 }

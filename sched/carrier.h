@@ -9,7 +9,8 @@
 #define NU_CARRIERS_DEFAULT 16 /* NU_CARRIERS: more kernel threads than cores that a node may have for them */
 
 struct nu_carrier {
-	struct nu_core side; /* in place of a core, for a thread that has stayed here when the core was left */
+	struct nu_core
+		side; /* in place of a core, for a thread that has stayed here when the core was left */
 
 	/* Its own only. */
 	void *sp; /* its own context, on the kernel thread's stack, while it carries a core or a stray thread */

@@ -12,7 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define STOP_S_MAX  2			/* that a core may take to leave its threads */
+#define STOP_S_MAX  2  /* that a core may take to leave its threads */
 #define CLOSE_S_MAX 15 /* and to say good-bye: many nodes that stop at once share few processors */
 
 #ifdef __clang__
@@ -366,7 +366,8 @@ static bool core_ends(struct nu_core *c, uint64_t until_ns)
 	uint64_t now;
 
 	while (!atomic_load(&c->ended) && (now = nu_mono_ns()) < until_ns) {
-		struct timespec left = {(time_t)((until_ns - now) / 1000000000u), (long)((until_ns - now) % 1000000000u)};
+		struct timespec left = {(time_t)((until_ns - now) / 1000000000u),
+					(long)((until_ns - now) % 1000000000u)};
 
 		syscall(SYS_futex, &c->ended, FUTEX_WAIT_PRIVATE, 0, &left, NULL, 0);
 	}

@@ -278,7 +278,8 @@ static void say_heap(const struct crash *c)
 	p = nu_proclet_around(addr);
 	begin(&l);
 	if (!p) {
-		add(&l, "that address is where heaps lie, and no proclet's that this node knows of: its proclet is on another "
+		add(&l, "that address is where heaps lie, and no proclet's that this node knows of: its "
+			"proclet is on another "
 			"node, or has ended");
 	} else {
 		add(&l, "that address is in the heap of proclet ");
@@ -287,8 +288,9 @@ static void say_heap(const struct crash *c)
 			add(&l, ", which is on node ");
 			add_number(&l, p->moved_to, 10);
 		} else {
-			add(&l, c->thread && p == c->thread->proclet ? ", the thread's own, where it has no block"
-								     : ", another's, where it has no block");
+			add(&l, c->thread && p == c->thread->proclet
+					? ", the thread's own, where it has no block"
+					: ", another's, where it has no block");
 		}
 	}
 	say(&l);
@@ -298,10 +300,12 @@ static void say_moved(const struct crash *c)
 {
 	struct line l;
 
-	if (!c->thread || !c->thread->moves || nu_image_movable((void *)c->pc) || nu_track_is_own((void *)c->pc))
+	if (!c->thread || !c->thread->moves || nu_image_movable((void *)c->pc) ||
+	    nu_track_is_own((void *)c->pc))
 		return;
 	begin(&l);
-	add(&l, "this thread has moved; what a library kept for it (a stream, a pattern, a directory) stayed behind: "
+	add(&l, "this thread has moved; what a library kept for it (a stream, a pattern, a directory) stayed "
+		"behind: "
 		"libnu(7), \"What stays behind\"");
 	say(&l);
 }

@@ -120,7 +120,8 @@ bool nu_foreign_is_caught(const struct nu_thread *t)
 	uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
 
 	/* Below: a jump has taken it past that frame. */
-	return t->return_slot && (uintptr_t)t->return_slot >= sp && *t->return_slot == (uintptr_t)nu_return_entry;
+	return t->return_slot && (uintptr_t)t->return_slot >= sp &&
+	       *t->return_slot == (uintptr_t)nu_return_entry;
 }
 
 void nu_foreign_catch(struct nu_thread *t, const struct nu_foreign *o)

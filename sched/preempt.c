@@ -20,9 +20,10 @@
 /* Ignored by default: a program that resets the handlers of all signals is not killed by it. Debuggers let it pass, too. */
 #define PREEMPT_SIGNAL SIGURG
 #define STUCK_TICKS    4
-#define RELIEF_TICKS   2 /* at which the same thread has refused to be interrupted, before its core is taken from it */
-#define UNHEARD_TICKS  100
-#define SAY_NS_MIN     500000000u
+#define RELIEF_TICKS                                                                                         \
+	2 /* at which the same thread has refused to be interrupted, before its core is taken from it */
+#define UNHEARD_TICKS 100
+#define SAY_NS_MIN    500000000u
 
 bool (*nu_preempt_pc_ok)(const void *pc) = nu_image_movable;
 
@@ -71,7 +72,8 @@ static void __attribute__((cold)) say_tiles(const struct nu_thread *t)
 	static atomic_bool said;
 
 	if (!atomic_exchange(&said, true))
-		nu_warn("proclet %#lx: its thread %p has live AMX tiles: until it releases them it is neither "
+		nu_warn("proclet %#lx: its thread %p has live AMX tiles: until it releases them it is "
+			"neither "
 			"moved nor interrupted, since another process may not be allowed to have them",
 			(unsigned long)t->proclet_id, (const void *)t);
 }
@@ -86,7 +88,8 @@ static NU_NO_TSAN void refuse(struct nu_core *c, struct nu_thread *t, uintptr_t 
 	struct nu_foreign o;
 
 	atomic_store_explicit(&c->preempt_req, 1, memory_order_relaxed);
-	if (!NU_SAN_IN_PROGRAM && on_stack && !t->preempt_off && (relief || !nu_foreign_is_caught(t)) && nu_foreign_look(t, pc, &o)) {
+	if (!NU_SAN_IN_PROGRAM && on_stack && !t->preempt_off && (relief || !nu_foreign_is_caught(t)) &&
+	    nu_foreign_look(t, pc, &o)) {
 		nu_foreign_catch(t, &o);
 		if (relief && nu_carrier_leave(c, t, &o))
 			return;
@@ -198,7 +201,8 @@ void nu_preempt_signal(struct nu_core *c)
 	uint64_t now;
 
 	keep_handler();
-	if (unlikely(nu_core_is_side(c))) { /* most likely its thread sleeps in a system call, which each signal breaks */
+	if (unlikely(nu_core_is_side(
+		    c))) { /* most likely its thread sleeps in a system call, which each signal breaks */
 		now = nu_mono_ns();
 		if (now - atomic_load_explicit(&c->signal_ns, memory_order_relaxed) < NU_TICK_NS)
 			return;
@@ -335,9 +339,11 @@ static void monitor_sleep(uint64_t until)
 	atomic_store(&monitor.asleep, 1);
 	while (!any_runs() && !atomic_load(&monitor.stop) && atomic_load(&monitor.asleep) &&
 	       (now = nu_mono_ns()) < until) {
-		struct timespec left = {(time_t)((until - now) / 1000000000u), (long)((until - now) % 1000000000u)};
+		struct timespec left = {(time_t)((until - now) / 1000000000u),
+					(long)((until - now) % 1000000000u)};
 
-		syscall(SYS_futex, &monitor.asleep, FUTEX_WAIT_PRIVATE, 1, until == UINT64_MAX ? NULL : &left, NULL, 0);
+		syscall(SYS_futex, &monitor.asleep, FUTEX_WAIT_PRIVATE, 1, until == UINT64_MAX ? NULL : &left,
+			NULL, 0);
 	}
 	atomic_store(&monitor.asleep, 0);
 }

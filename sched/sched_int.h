@@ -105,15 +105,15 @@ struct nu_core {
 	struct nu_carrier *carrier;
 	pid_t tid;
 	void *alt_stack;
-	int cpu;		    /* that it is pinned to; -1: none */
-	char *stack;		    /* of the scheduler's context */
+	int cpu;     /* that it is pinned to; -1: none */
+	char *stack; /* of the scheduler's context */
 	size_t stack_bytes;
-	bool begun;		    /* that context */
-	atomic_bool leaving;	    /* its threads; its pollers say good-bye */
-	atomic_uint ended;	    /* futex */
+	bool begun;			   /* that context */
+	atomic_bool leaving;		   /* its threads; its pollers say good-bye */
+	atomic_uint ended;		   /* futex */
 	struct nu_carrier *_Atomic relief; /* stands by to carry it, should its thread stay where it is */
-	const void *called_pc;	    /* of a side: in the function that its stray thread has called */
-	_Atomic uint64_t signal_ns; /* of a side: when it was last signalled */
+	const void *called_pc;		   /* of a side: in the function that its stray thread has called */
+	_Atomic uint64_t signal_ns;	   /* of a side: when it was last signalled */
 
 	uint64_t tick_switches, tick_rounds; /* the monitor's */
 	struct nu_thread *tick_current;

@@ -21,7 +21,8 @@
 
 /* Fortified programs call these. */
 NU_API int __poll_chk(struct pollfd *fds, nfds_t n, int timeout_ms, size_t room);
-NU_API int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, size_t room);
+NU_API int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask,
+		       size_t room);
 
 static struct {
 	int (*nanosleep)(const struct timespec *ts, struct timespec *left);
@@ -31,9 +32,11 @@ static struct {
 	int (*poll)(struct pollfd *fds, nfds_t n, int timeout_ms);
 	int (*ppoll)(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
 	int (*poll_chk)(struct pollfd *fds, nfds_t n, int timeout_ms, size_t room);
-	int (*ppoll_chk)(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, size_t room);
+	int (*ppoll_chk)(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask,
+			 size_t room);
 	int (*select)(int n, fd_set *r, fd_set *w, fd_set *e, struct timeval *timeout);
-	int (*pselect)(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask);
+	int (*pselect)(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout,
+		       const sigset_t *mask);
 	int (*epoll_wait)(int fd, struct epoll_event *events, int max, int timeout_ms);
 	int (*epoll_pwait)(int fd, struct epoll_event *events, int max, int timeout_ms, const sigset_t *mask);
 	atomic_bool found;
@@ -88,8 +91,9 @@ static bool is_time(const struct timespec *ts)
 
 static uint64_t time_ns(const struct timespec *ts)
 {
-	return (uint64_t)ts->tv_sec > UINT64_MAX / 2 / NS_PER_S ? UINT64_MAX / 2
-								: (uint64_t)ts->tv_sec * NS_PER_S + (uint64_t)ts->tv_nsec;
+	return (uint64_t)ts->tv_sec > UINT64_MAX / 2 / NS_PER_S
+		       ? UINT64_MAX / 2
+		       : (uint64_t)ts->tv_sec * NS_PER_S + (uint64_t)ts->tv_nsec;
 }
 
 static void sleep_ns(uint64_t ns)
@@ -140,7 +144,8 @@ static int sleep_until(clockid_t clock, const struct timespec *ts)
 NU_API int clock_nanosleep(clockid_t clock, int flags, const struct timespec *ts, struct timespec *left)
 {
 	/* Others count a thread's or a process's processor time. */
-	bool known = clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC || clock == CLOCK_BOOTTIME || clock == CLOCK_TAI;
+	bool known = clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC || clock == CLOCK_BOOTTIME ||
+		     clock == CLOCK_TAI;
 
 	if (!known || !is_time(ts) || !waits_as_thread(__builtin_return_address(0)))
 		return libc()->clock_nanosleep(clock, flags, ts, left);
@@ -213,7 +218,8 @@ NU_API int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, c
 	return ret;
 }
 
-int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, size_t room)
+int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask,
+		size_t room)
 {
 	uint64_t end = end_of(timeout);
 	struct timespec left;
@@ -235,7 +241,8 @@ NU_API int select(int n, fd_set *r, fd_set *w, fd_set *e, struct timeval *timeou
 	return ret;
 }
 
-NU_API int pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask)
+NU_API int pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout,
+		   const sigset_t *mask)
 {
 	uint64_t end = end_of(timeout);
 	struct timespec left;

@@ -171,7 +171,7 @@ struct node {
 	pid_t pid;
 	struct relay out, err;
 	bool alive, dead, joined, ready, has_blob;
-	bool lost; /* with its host */
+	bool lost;	 /* with its host */
 	int64_t init_ms; /* in node_init since then; 0: it is not */
 	bool init_said;
 	int wait_status;

@@ -18,9 +18,9 @@
 #define NOINLINE __attribute__((noinline, noclone))
 #define SMASHED	 24
 
-static const char *const whats[] = {"null",	  "call-null", "bus",	  "ill",	 "fpe",
-				    "abort",	  "frame",     "recurse", "double-free", "foreign-free",
-				    "inner-free", "overflow",  "global",  "raise",	 "big-free",
+static const char *const whats[] = {"null",	  "call-null", "bus",	  "ill",	  "fpe",
+				    "abort",	  "frame",     "recurse", "double-free",  "foreign-free",
+				    "inner-free", "overflow",  "global",  "raise",	  "big-free",
 				    "used-after", "library",   "smash",	  "foreign-read", "stray-read"};
 enum {
 	NULL_WRITE,

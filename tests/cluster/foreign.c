@@ -11,7 +11,8 @@
 #include <unistd.h>
 
 #define TEXT_BYTES (8u << 20)
-#define CALL_US_MAX 1500000u /* of a call beside them: before, as long as they ran, 2 s and more; as a rule some milliseconds */
+#define CALL_US_MAX                                                                                          \
+	1500000u /* of a call beside them: before, as long as they ran, 2 s and more; as a rule some milliseconds */
 #define COPY_BYTES (4u << 20)
 
 enum how { STRLEN, COPY, MATH, PRINT, SORT, HOWS };
@@ -234,7 +235,8 @@ static void loops_move(void)
 		NU_SCOPED_FUTURE(cell, allocate, g);
 
 		CHECK_IS(cell_create(&there, &p), 0);
-		CHECK_IS(i % 2 ? cell_watch_clock_async(p, 100000, &f) : cell_allocate_async(p, 100000, &g), 0);
+		CHECK_IS(i % 2 ? cell_watch_clock_async(p, 100000, &f) : cell_allocate_async(p, 100000, &g),
+			 0);
 		nu_sleep_us(10000);
 		if (last)
 			CHECK_IS(nu_migrate(p.ref, 0), 0);

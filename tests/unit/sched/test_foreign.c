@@ -28,10 +28,10 @@ static unsigned poll_nothing(unsigned core)
 }
 
 /* With ThreadSanitizer threads are not interrupted; each sanitizer stands between the program and the C library. */
-#define NEEDS_SIGNALS                                                                                                     \
-	do {                                                                                                              \
-		if (NU_SAN_IN_PROGRAM)                                                                                    \
-			cr_skip_test("threads are not interrupted in this sanitizer's builds");                              \
+#define NEEDS_SIGNALS                                                                                        \
+	do {                                                                                                 \
+		if (NU_SAN_IN_PROGRAM)                                                                       \
+			cr_skip_test("threads are not interrupted in this sanitizer's builds");              \
 	} while (0)
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define NEEDS_CATCHING (void)0
@@ -196,8 +196,8 @@ static USER void numbers(void *arg)
 	while (!atomic_load_explicit(&halt, memory_order_relaxed)) {
 		lldiv_t q = lldiv(seven, 10);
 
-		if (pow(two, 10) != 1024 || powl(three, 2) != 9 || strtod(s, NULL) != 1.5 || strtold(s, NULL) != 1.5L ||
-		    q.quot != 100000000 || q.rem != 7)
+		if (pow(two, 10) != 1024 || powl(three, 2) != 9 || strtod(s, NULL) != 1.5 ||
+		    strtold(s, NULL) != 1.5L || q.quot != 100000000 || q.rem != 7)
 			atomic_fetch_add(&bad, 1);
 		atomic_fetch_add_explicit(&rounds, 1, memory_order_relaxed);
 	}
@@ -332,18 +332,19 @@ static uint64_t took_ns(struct timespec *begin)
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)(now.tv_sec - begin->tv_sec) * 1000000000u + (uint64_t)now.tv_nsec - (uint64_t)begin->tv_nsec;
+	return (uint64_t)(now.tv_sec - begin->tv_sec) * 1000000000u + (uint64_t)now.tv_nsec -
+	       (uint64_t)begin->tv_nsec;
 }
 
 #define FULL_NS 30000000u
-#define TAKES(expr)                                                                                                       \
-	do {                                                                                                              \
-		struct timespec begin;                                                                                    \
-		clock_gettime(CLOCK_MONOTONIC, &begin);                                                                   \
-		if ((expr) || took_ns(&begin) < FULL_NS) {                                                                \
-			printf("%s took %lu us\n", #expr, (unsigned long)took_ns(&begin) / 1000);                         \
-			atomic_fetch_add(&bad, 1);                                                                        \
-		}                                                                                                         \
+#define TAKES(expr)                                                                                          \
+	do {                                                                                                 \
+		struct timespec begin;                                                                       \
+		clock_gettime(CLOCK_MONOTONIC, &begin);                                                      \
+		if ((expr) || took_ns(&begin) < FULL_NS) {                                                   \
+			printf("%s took %lu us\n", #expr, (unsigned long)took_ns(&begin) / 1000);            \
+			atomic_fetch_add(&bad, 1);                                                           \
+		}                                                                                            \
 	} while (0)
 
 static USER void waits(void *arg)
