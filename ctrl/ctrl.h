@@ -11,8 +11,9 @@
 int __must_check nu_join_alike(void);
 /* A node's budget for heaps, as it said then. */
 uint64_t nu_join_mem_bytes(unsigned node);
-/* Opens the RDMA device if this job is to use one; the pool then registers what it has. -ENODEV, if that was asked for. */
-int __must_check nu_join_device(const struct nu_pool_ops **pool_ops_p);
+/* Opens the RDMA device if this job is to use one; the pool then registers what it has. If that was asked for
+ * and there is none: -ENODEV, and why in @reason. */
+int __must_check nu_join_device(const struct nu_pool_ops **pool_ops_p, char *reason, size_t reason_bytes);
 /* Where everybody is reached. */
 int __must_check nu_join_connect(void);
 /* All have come so far. */

@@ -102,7 +102,7 @@ uint64_t nu_join_mem_bytes(unsigned node)
 
 static bool device_is_open;
 
-int nu_join_device(const struct nu_pool_ops **pool_ops_p)
+int nu_join_device(const struct nu_pool_ops **pool_ops_p, char *reason, size_t reason_bytes)
 {
 	const char *reader = nu_boot_options.reader;
 	bool asked = !strcmp(reader, nu_reader_verbs.name), is_auto = !*reader || !strcmp(reader, "auto");
@@ -118,15 +118,17 @@ int nu_join_device(const struct nu_pool_ops **pool_ops_p)
 		nu_err("--rdma %s: %s", nu_boot_options.rdma, why);
 		return ret;
 	}
-	/* Once for each host. */
-	o.asked = asked &&
-		  (!nu_node.self || nu_node.host_of[nu_node.self] != nu_node.host_of[nu_node.self - 1]);
+	o.why = asked ? why : NULL;
+	o.why_bytes = sizeof(why);
+	why[0] = '\0';
 	ret = nu_verbs_open(&o, nu_boot_options.address,
 			    nu_key_derive(nu_boot_options.secret, "queue pairs"));
 	if (!ret) {
 		device_is_open = true;
 		*pool_ops_p = &nu_verbs_pool_ops;
 	}
+	if (*why)
+		snprintf(reason, reason_bytes, "--reader verbs: no RDMA: %s", why);
 	return asked ? ret : 0;
 }
 

@@ -24,7 +24,7 @@ static struct runtime {
 	pthread_mutex_t mutex; /* ended, status */
 	pthread_cond_t cond;
 	bool started, ended;
-	char reason[160];     /* why it cannot start, where there is more to say than the error */
+	char reason[320];     /* why it cannot start, where there is more to say than the error */
 	volatile bool serves; /* between start and end; the first thread's, and its handlers' */
 	int status;
 } runtime = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
@@ -86,7 +86,7 @@ static int call_node_init(void)
 /* The cause has been said, or is in runtime.reason. */
 static void cannot_start(int ret)
 {
-	char text[256];
+	char text[384];
 
 	/* Not nu_strerror(): that says what an error means that comes from a call. */
 	snprintf(text, sizeof(text), "cannot start: %s", *runtime.reason ? runtime.reason : strerror(-ret));
@@ -113,7 +113,7 @@ static int prepare(const struct nu_image *image, struct nu_proclet **node_p)
 	if (!ret)
 		ret = nu_proclet_table_init();
 	if (!ret)
-		ret = nu_join_device(&pool_ops);
+		ret = nu_join_device(&pool_ops, runtime.reason, sizeof(runtime.reason));
 	if (!ret)
 		ret = nu_pool_init(nu_node.mem_bytes, 0, nu_node.count > 1 ? reserve : 0, pool_ops);
 	if (!ret && nu_node.count > 1)

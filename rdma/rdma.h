@@ -80,7 +80,8 @@ struct nu_rdma_options {
 	unsigned rnr_retry;	      /* 0: 7, which is for ever */
 	unsigned mtu;		      /* bytes; 0: the port's active one */
 	unsigned spin_us;	      /* a completion is polled for so long before the thread sleeps; 0: 50 */
-	bool asked;		      /* by the user: that there is none is said as an error */
+	char *why;		      /* NULL, or what gets the reason why there is no device, for the caller to say */
+	size_t why_bytes;
 	enum nu_rdma_windows windows; /* memory windows (type 2) for each offer; AUTO: see verbs_offer.c */
 };
 /* Reads "device=mlx5_0:1,gid=3,qps=2,depth=16,..." (also "" and NULL). -EINVAL with the reason in @why. options.c */

@@ -63,8 +63,8 @@ static int log_error(const char *what)
 
 static void say_none(const struct nu_rdma_options *o, const char *why)
 {
-	if (o->asked)
-		nu_err("--reader verbs: no RDMA: %s", why);
+	if (o->why)
+		snprintf(o->why, o->why_bytes, "%s", why);
 	else
 		nu_info("no RDMA: %s", why);
 }

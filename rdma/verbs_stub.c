@@ -9,8 +9,8 @@ const struct nu_pool_ops nu_verbs_pool_ops;
 
 int nu_verbs_open(const struct nu_rdma_options *o, const char *address, uint64_t key)
 {
-	if (o && o->asked)
-		nu_err("--reader verbs: no RDMA: built without libibverbs (meson's option verbs)");
+	if (o && o->why)
+		snprintf(o->why, o->why_bytes, "built without libibverbs (meson's option verbs)");
 	else
 		nu_info("no RDMA: built without libibverbs (meson's option verbs)");
 	return -ENODEV;

@@ -43,7 +43,7 @@ check("-m 100T", job("ok", options=["-m", "100T"]), 1,
 check("NU_MEM=100T", alone("ok", env={"NU_MEM": "100T"}), 0, [r"^nu: node 0: NU_MEM=100T is above the \d+ MiB of memory .*: taking \d+ MiB$"])
 if not os.path.exists("/dev/infiniband"):
     check("-r verbs, no device", job("ok", options=["-r", "verbs"]), 1,
-          [r"^\[0\] nu: node 0: --reader verbs: no RDMA: ", r"^nu_launch: node \d: cannot start: No such device"], also=times(2, "."))
+          [r"^nu_launch: node \d: cannot start: --reader verbs: no RDMA: ."], also=times(1, "."))
 check("a bare number as a node", job("node", "1"), 0,
       [r"^\[0\] nu: node 0: nu_options\.node is 1, not NU_NODE\(1\) or NU_NODE\(0\)$", r"create: EINVAL"])
 check("a node that there is not", job("node", str(0x4E550000 + 9)), 0,
