@@ -501,6 +501,23 @@ static __attribute__((noinline)) int call_far(const struct nu_quick *q)
 	return t->wait_status ? TRY_AGAIN : 0;
 }
 
+_Static_assert(TRY_AGAIN == (int)NU_HANDED_OFF, "either way it was answered otherwise than quickly");
+
+/* What is left to do after both quick ways, apart: what nu_call() need not keep for it costs each call. */
+static __attribute__((noinline)) int call_otherwise(const struct nu_quick *q, int ret)
+{
+	switch (ret) {
+	case TRY_AGAIN:
+		return call_answered(q);
+	case -EAGAIN:
+		return call_slowly(q);
+	case -EINVAL:
+		return nu_outside(q->m->class_name, q->m->name);
+	default:
+		return ret;
+	}
+}
+
 NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *args, void *result)
 {
 	struct nu_quick q = {target.id, m, args, result};
@@ -508,16 +525,12 @@ NU_API int nu_call(struct nu_ref target, const struct nu_method *m, const void *
 
 	if (likely(ret == NU_HANDED_BACK))
 		return 0;
-	if (ret == NU_HANDED_OFF)
-		return call_answered(&q);
-	if (ret != -EAGAIN)
-		return ret == -EINVAL ? nu_outside(m->class_name, m->name) : ret;
-	ret = call_far(&q);
-	if (likely(!ret))
-		return 0;
-	if (ret == TRY_AGAIN)
-		return call_answered(&q);
-	return likely(ret == -EAGAIN) ? call_slowly(&q) : ret;
+	if (ret == -EAGAIN) {
+		ret = call_far(&q);
+		if (likely(!ret))
+			return 0;
+	}
+	return call_otherwise(&q, ret);
 }
 
 NU_API uint64_t nu_deadline_set_us(uint64_t timeout_us)

@@ -100,6 +100,18 @@ bool nu_thread_park(struct nu_thread *t)
 	return true;
 }
 
+/* The stray thread @self yields: on a side, whose lock is held, nothing would run it again. */
+static __attribute__((cold, noinline)) struct nu_thread *runq_come_back(struct nu_core *side,
+									struct nu_thread *self)
+{
+	struct nu_core *c = nu_core_any();
+
+	nu_lock_release(&side->lock);
+	nu_ready_on(c, self, false);
+	nu_core_kick(c);
+	return NULL;
+}
+
 struct nu_thread *nu_runq_yield(struct nu_core *c, struct nu_thread *self)
 {
 	struct nu_thread *next = NULL;
@@ -111,6 +123,8 @@ struct nu_thread *nu_runq_yield(struct nu_core *c, struct nu_thread *self)
 	}
 	c->ticks += NU_HANDOFF_TICKS;
 	if (unlikely(c->within || c->ticks >= NU_POLL_TICKS * NU_HANDOFF_TICKS)) {
+		if (unlikely(nu_core_is_side(c)))
+			return runq_come_back(c, self);
 		push(c, self, false);
 	} else if (nu_list_empty(&c->queue)) {
 		next = self;

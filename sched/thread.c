@@ -119,7 +119,7 @@ void nu_thread_main(void)
 	switched();
 	t = nu_running();
 	t->fn(t->arg);
-	nu_point(); /* what ends needs a core: carrier.c */
+	nu_thread_come_back(t);
 	nu_thread_exit();
 }
 
@@ -407,10 +407,6 @@ void nu_yield(void)
 
 	if (unlikely(!t))
 		return;
-	if (unlikely(nu_core_is_side(c))) {
-		nu_thread_preempt(c, t);
-		return;
-	}
 	next = nu_runq_yield(c, t);
 	if (next != t)
 		nu_thread_switch(c, t, next);
