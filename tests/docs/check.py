@@ -175,6 +175,15 @@ def every_example_compiles_and_runs():
     return bad if made >= 3 else bad + [f"only {made} examples were found"]
 
 
+@test
+def small_samples_are_in_the_table():
+    """small programs of samples/meson.build that README.md's table lacks, or the other way round, or of 60 lines and more"""
+    built = set(re.findall(r"'(\w+)'", re.search(r"foreach name : \[(.*?)\]", (SRC / "samples/meson.build").read_text(), re.S).group(1)))
+    listed = set(re.findall(r"^\| `samples/(\w+)\.c` \|", README, re.M))
+    long = [n for n in built if len((SRC / "samples" / f"{n}.c").read_text().splitlines()) >= 60]
+    return sorted(built ^ listed) + sorted(f"{n}.c is long" for n in long)
+
+
 # ---- environment ----
 
 @test
