@@ -35,9 +35,9 @@ int __must_check nu_instance_make(uint64_t id, const struct nu_class *cls, size_
 /* Frees a proclet that nobody can call any more: ends its threads, unmaps it, gives its references back, tells the
  * controller. Thread of the node's own proclet. */
 void nu_instance_retire(struct nu_proclet *p);
-/* nu_rpc_ops.create */
 /* The capacity of a segment for @wanted_bytes (0: the default). -EINVAL: above 1 TiB, said in the log. */
 int __must_check nu_instance_capacity(size_t wanted_bytes, size_t *bytes_p);
+/* nu_rpc_ops.create */
 int nu_instance_create(const struct nu_class *cls, const struct nu_options *o, const void *args,
 		       struct nu_ref *ref_p);
 

@@ -3,7 +3,7 @@
  * Carriers: the kernel threads that cores run on.
  *
  * A core (its run queue, timers, polls, the scheduler's context on a stack of its own) is carried by one kernel thread at a
- * time. Mostly that is the same one for ever. But a user-level thread may be inside the C library, or another library that is
+ * time, which hardly ever changes. But a user-level thread may be inside the C library, or another library that is
  * not moved, for long: a read() that waits, strlen() of a huge text. It cannot be switched away there, because it may hold
  * that library's locks. Then the monitor has another carrier stand by (nu_carrier_relieve()), and the signal's handler, on
  * the stuck thread's own stack, leaves the core to it: the thread stays with its kernel thread, and the core goes on with

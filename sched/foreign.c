@@ -13,6 +13,7 @@
 #include "core/fault.h"
 #include "sched/foreign.h"
 
+#include <dlfcn.h>
 #include <link.h>
 #include <string.h>
 #include <unwind.h>
@@ -27,6 +28,38 @@ static struct {
 } libc;
 
 uint32_t nu_return_mask, nu_return_bytes;
+
+/*
+ * What they take belongs to the kernel thread that took it, and the program gives it back at once, as a rule: their callers are
+ * not caught, since they would go on on another one.
+ */
+static const char *const takers[] = {
+	"pthread_mutex_lock",
+	"pthread_mutex_timedlock",
+	"pthread_mutex_clocklock",
+	"pthread_cond_wait",
+	"pthread_cond_timedwait",
+	"pthread_cond_clockwait",
+	"pthread_rwlock_rdlock",
+	"pthread_rwlock_wrlock",
+	"pthread_rwlock_timedrdlock",
+	"pthread_rwlock_timedwrlock",
+	"mtx_lock",
+	"mtx_timedlock",
+	"cnd_wait",
+	"cnd_timedwait",
+	"flockfile",
+};
+#define TAKERS (sizeof(takers) / sizeof(takers[0]))
+static uintptr_t taker_at[TAKERS];
+
+static bool is_taker(uintptr_t function)
+{
+	for (unsigned i = 0; i < TAKERS; i++)
+		if (function == taker_at[i])
+			return true;
+	return false;
+}
 
 static int note_libc(struct dl_phdr_info *info, size_t size, void *arg)
 {
@@ -57,6 +90,8 @@ static bool is_libc(uintptr_t pc)
 
 void nu_foreign_init(void)
 {
+	for (unsigned i = 0; i < TAKERS; i++) /* the C library's, not those in front of it */
+		taker_at[i] = (uintptr_t)dlsym(RTLD_NEXT, takers[i]);
 	libc.n = 0;
 	dl_iterate_phdr(note_libc, NULL);
 	if (!NU_SAN_IN_PROGRAM)
@@ -66,6 +101,7 @@ void nu_foreign_init(void)
 struct look {
 	struct nu_foreign *o;
 	bool seen, may, all_libc;
+	uintptr_t called; /* beginning of the function that `o->called` lies in */
 	unsigned n;
 };
 
@@ -73,7 +109,7 @@ static void note_return(struct look *l, struct _Unwind_Context *frame, uintptr_t
 {
 	uintptr_t *slot = (uintptr_t *)_Unwind_GetCFA(frame) - 1;
 
-	if (l->all_libc && l->n > 1 && *slot == back) {
+	if (l->all_libc && l->called && !is_taker(l->called) && *slot == back) {
 		l->o->slot = slot;
 		l->o->back = back;
 	}
@@ -94,8 +130,11 @@ static _Unwind_Reason_Code look_at_frame(struct _Unwind_Context *frame, void *ar
 	l->may = nu_preempt_pc_ok((const void *)pc) || ip == (uintptr_t)nu_return_entry;
 	if (l->may && ip != (uintptr_t)nu_return_entry)
 		note_return(l, frame, ip);
-	if (l->may || nu_track_is_own((const void *)pc))
+	if (l->may)
 		return _URC_END_OF_STACK;
+	l->called = _Unwind_GetRegionStart(frame);
+	if (nu_track_is_own((const void *)pc)) /* but for the C library's waits that we stand in for */
+		return nu_waits_has(l->called) ? _URC_NO_REASON : _URC_END_OF_STACK;
 	l->o->called = pc;
 	l->all_libc = l->all_libc && is_libc(pc);
 	return _URC_NO_REASON;

@@ -22,6 +22,8 @@ bool nu_foreign_look(const struct nu_thread *t, uintptr_t pc, struct nu_foreign 
 void nu_foreign_catch(struct nu_thread *t, const struct nu_foreign *o);
 /* On @t's stack: whether it is still to come there. */
 bool nu_foreign_is_caught(const struct nu_thread *t);
+/* Whether @function is one of waits.c, which knows nothing of cores while it is in the C library. */
+bool nu_waits_has(uintptr_t function);
 /* Takes that back, so that the stack can be read. Signal-safe. */
 void nu_foreign_release(struct nu_thread *t);
 

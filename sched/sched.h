@@ -151,13 +151,13 @@ bool nu_sched_has_queued(void);
 
 /* ---- start and stop ---- */
 /*
- * Makes nu_node.cores kernel threads (the caller is not one of them), pinned to processors where there are enough,
+ * Makes nu_node.cores cores, each carried by a kernel thread (not the caller's), pinned to processors where there are enough,
  * stacks for this node, and the preemption signal. @first runs as a thread of @p on core 0.
  */
 int __must_check nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg);
 /* Crashes are named from here on, also those of node_init; nu_sched_start() does it else. Until nu_sched_stop(). */
 int __must_check nu_crash_init(void);
-/* Asks every core to leave its loop, joins the kernel threads. From a foreign kernel thread. Parked threads are lost.
+/* Asks every core to leave its loop, joins the kernel threads that carry them. From a foreign kernel thread. Parked threads are lost.
  * -ETIMEDOUT: a thread that cannot be interrupted keeps a core; nothing was taken down, the process can only exit. */
 int nu_sched_stop(void);
 

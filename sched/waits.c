@@ -8,7 +8,7 @@
  * that is left; the core is left to another kernel thread meanwhile (carrier.c). What other code calls, or the program on a kernel
  * thread of its own, is the C library's.
  */
-#include "sched/sched_int.h"
+#include "sched/foreign.h"
 
 #include <dlfcn.h>
 #include <poll.h>
@@ -271,4 +271,33 @@ NU_API int epoll_pwait(int fd, struct epoll_event *events, int max, int timeout_
 	while (waits_again(ret = libc()->epoll_pwait(fd, events, max, timeout_ms, mask)))
 		timeout_ms = left_ms(end);
 	return ret;
+}
+
+/* ---- for foreign.c ---- */
+
+/* By names of our own: the public ones may lead to what the program has for them. */
+#define WAITS_OWN(name)                                                                                      \
+	extern __typeof__(name) nu_waits_##name __attribute__((alias(#name), visibility("hidden")))
+WAITS_OWN(poll);
+WAITS_OWN(ppoll);
+WAITS_OWN(__poll_chk);
+WAITS_OWN(__ppoll_chk);
+WAITS_OWN(select);
+WAITS_OWN(pselect);
+WAITS_OWN(epoll_wait);
+WAITS_OWN(epoll_pwait);
+
+bool nu_waits_has(uintptr_t function)
+{
+	const uintptr_t waits[] = {
+		(uintptr_t)nu_waits_poll,	(uintptr_t)nu_waits_ppoll,
+		(uintptr_t)nu_waits___poll_chk, (uintptr_t)nu_waits___ppoll_chk,
+		(uintptr_t)nu_waits_select,	(uintptr_t)nu_waits_pselect,
+		(uintptr_t)nu_waits_epoll_wait, (uintptr_t)nu_waits_epoll_pwait,
+	};
+
+	for (unsigned i = 0; i < sizeof(waits) / sizeof(waits[0]); i++)
+		if (waits[i] == function)
+			return true;
+	return false;
 }

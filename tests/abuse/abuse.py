@@ -13,8 +13,6 @@ import threading
 import time
 import uuid
 
-for ignored in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):  # a shell ignores them for what it begins behind an `&`, and jobs inherit it
-    signal.signal(ignored, signal.SIG_DFL)
 totals = [0, 0, 0]
 telling = threading.Lock()  # checks may come from several threads
 

@@ -347,6 +347,8 @@ static uint64_t took_ns(struct timespec *begin)
 		}                                                                                            \
 	} while (0)
 
+static uint64_t left; /* cores while they waited for descriptors */
+
 static USER void waits(void *arg)
 {
 	struct timespec ts = {0, FULL_NS}, abs;
@@ -368,6 +370,7 @@ static USER void waits(void *arg)
 	abs.tv_sec += abs.tv_nsec / 1000000000;
 	abs.tv_nsec %= 1000000000;
 	TAKES(clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &abs, NULL));
+	left = nu_stat_sum(NU_STAT_CORES_LEFT);
 	TAKES(poll(&p, 1, FULL_NS / 1000000));
 	TAKES(ppoll(&p, 1, &ts, NULL));
 	TAKES(select(fds[0] + 1, &set, NULL, NULL, &tv));
@@ -375,6 +378,7 @@ static USER void waits(void *arg)
 	TAKES(pselect(fds[0] + 1, &set, NULL, NULL, &ts, NULL));
 	TAKES(epoll_wait(ep, &e, 1, FULL_NS / 1000000));
 	TAKES(epoll_pwait(ep, &e, 1, FULL_NS / 1000000, NULL));
+	left = nu_stat_sum(NU_STAT_CORES_LEFT) - left;
 	close(ep);
 	atomic_fetch_add(&done, 1);
 }
@@ -392,6 +396,7 @@ Test(foreign, waits_take_their_full_time, .timeout = 60)
 	NEEDS_SIGNALS;
 	prepare();
 	run(1, beside_waits);
+	cr_assert_geq(left, 6); /* each of them, if the machine lets the monitor look */
 }
 
 Test(foreign, waits_take_their_full_time_without_carriers, .timeout = 60)
@@ -412,6 +417,59 @@ Test(foreign, waits_that_make_no_sense)
 	cr_assert_eq(ppoll(NULL, 0, &none, NULL), -1);
 	cr_assert_eq(nu_sys_errno, EINVAL);
 	cr_assert_eq(sleep(0), 0u);
+}
+
+/* ---- what belongs to a kernel thread ---- */
+
+static pthread_mutex_t checked;
+
+static void *holder(void *arg)
+{
+	pthread_mutex_lock(&checked);
+	while (!atomic_load(&inside))
+		usleep(100);
+	usleep(20000); /* for long enough that the core is left */
+	pthread_mutex_unlock(&checked);
+	return NULL;
+}
+
+static USER void locker(void *arg)
+{
+	atomic_fetch_add(&inside, 1);
+	if (pthread_mutex_lock(&checked) ||
+	    pthread_mutex_unlock(&checked)) /* EPERM on another kernel thread */
+		atomic_fetch_add(&bad, 1);
+	atomic_fetch_add(&done, 1);
+}
+
+static void beside_a_locker(void)
+{
+	pthread_mutexattr_t attr;
+	pthread_t t;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
+	for (int i = 0; i < 5; i++) {
+		pthread_mutex_init(&checked, &attr);
+		inside = 0;
+		cr_assert_eq(pthread_create(&t, NULL, holder, NULL), 0);
+		while (!pthread_mutex_trylock(&checked)) {
+			pthread_mutex_unlock(&checked);
+			nu_yield();
+		}
+		spawn(locker, NULL, NULL);
+		await_at_least(&done, i + 1);
+		pthread_join(t, NULL);
+	}
+	cr_assert_eq(bad, 0);
+	cr_assert_geq(nu_stat_sum(NU_STAT_CORES_LEFT), 1);
+}
+
+Test(foreign, a_mutex_is_unlocked_by_who_locked_it, .timeout = 60)
+{
+	NEEDS_SIGNALS;
+	prepare();
+	run(1, beside_a_locker);
 }
 
 /* ---- tiles ---- */
