@@ -12,6 +12,8 @@ import tempfile
 SRC, BUILD = map(pathlib.Path, sys.argv[1:3])
 README = (SRC / "README.md").read_text()
 MAP = (SRC / "ARCHITECTURE.md").read_text()
+HABITS = (SRC / "CONTRIBUTING.md").read_text()
+CHANGES = (SRC / "CHANGELOG.md").read_text()
 LAYERS = ["core", "sched", "rpc", "rdma", "ctrl"]
 ENV = dict(os.environ, UCX_MEM_EVENTS="n", UCX_LOG_LEVEL="error")
 passed = failed = 0
@@ -47,10 +49,11 @@ def row_cells(text, heading):
 
 # Each command of the documents, and what runs it.
 HANDLED = [
-    (r"\./dev (demo|test|build|perf|lint|sanitize|vm)\b.*", "dev"),
+    (r"\./dev (demo|test|build|perf|lint|sanitize|vm|help)\b.*", "dev"),
     (r"nu_launch -n N .*PROG ARGS.*", "help:ctrl/nu_launch"),
     (r"nu_ctl nodes\|.*", "help:ctrl/nu_ctl"),
     (r"nu_perf -t TEST", "help:perf/nu_perf"),
+    (r"nu_ctl (nodes|proclets|stats)", "suite cluster"),
     (r"nu_info( -j)?", "suite abuse"),
     (r"kvstore", "help:samples/kvstore"),
     (r"gcc -std=gnu17 prog\.c .*pkg-config.*nu\)", "suite package"),
@@ -64,7 +67,7 @@ HANDLED = [
 
 def commands():
     found = set()
-    for text in (README, MAP):
+    for text in (README, MAP, HABITS, CHANGES):
         text = re.sub(r"^```c$.*?^```$", "", text, flags=re.M | re.S)
         found |= set(re.findall(r"^    ((?:\./dev|nu_|build/)[^\n#]*)", text, re.M))
         found |= set(re.findall(r"`((?:\./dev |nu_launch |nu_ctl |nu_perf |gcc |gdb |valgrind |perf record )[^`]+)`", text))
@@ -73,7 +76,7 @@ def commands():
 
 @test
 def every_command_is_run_by_something():
-    """commands in README.md and ARCHITECTURE.md that no test knows"""
+    """commands in README.md, ARCHITECTURE.md, CONTRIBUTING.md and CHANGELOG.md that no test knows"""
     return [c for c in commands() if not any(re.fullmatch(p, c) for p, _ in HANDLED)]
 
 
@@ -82,7 +85,7 @@ def dev_knows_its_commands():
     """`./dev X` of the documents that ./dev's usage does not have"""
     _, usage = output(SRC / "dev", "help")
     named = {m for c in commands() for m in re.findall(r"^\./dev (\w+)", c)}
-    return sorted(n for n in named if not re.search(rf"^  {n}\b", usage, re.M))
+    return sorted(n for n in named if n != "help" and not re.search(rf"^  {n}\b", usage, re.M))
 
 
 @test
@@ -187,6 +190,21 @@ def small_samples_are_in_the_table():
 # ---- environment ----
 
 @test
+def variables_of_the_habits_are_in_the_table():
+    """variables that CONTRIBUTING.md and CHANGELOG.md name and README.md does not list"""
+    table = README.split("## Environment", 1)[1].split("\n## ", 1)[0]
+    return sorted(v for v in set(re.findall(r"`(NU_[A-Z_]+)=", HABITS + CHANGES)) if f"`{v}`" not in table)
+
+
+@test
+def the_version_has_its_changes():
+    """CHANGELOG.md: nothing on top for what is to come, or no part for the version of meson.build"""
+    version = re.search(r"version: '([\d.]+)'", (SRC / "meson.build").read_text()).group(1)
+    parts = re.findall(r"^## (\S+)", CHANGES, re.M)
+    return [] if parts[0] == "Unreleased" and version in parts else [f"{version}: {parts}"]
+
+
+@test
 def environment_variables_are_in_the_table():
     """variables that the code reads and README.md does not list, or the other way round"""
     code = "\n".join(p.read_text() for d in LAYERS + ["samples", "perf"] for p in (SRC / d).rglob("*.c"))
@@ -243,7 +261,7 @@ def every_file_is_on_the_map():
 @test
 def files_and_links_in_the_documents_exist():
     """paths named in the documents that are not there"""
-    paths = set(re.findall(r"`((?:core|sched|rpc|rdma|ctrl|samples|perf|tests|man)/[\w./-]+)`", README + MAP))
+    paths = set(re.findall(r"`((?:core|sched|rpc|rdma|ctrl|samples|perf|tests|man)/[\w./-]+)`", README + MAP + HABITS + CHANGES))
     return sorted(p for p in paths if not (SRC / p).exists() and not (BUILD / p).exists())
 
 
