@@ -317,6 +317,23 @@ static int start_first(struct nu_proclet *p, nu_thread_fn first, void *arg)
 	return 0;
 }
 
+/* A forked child has this one thread, which must not be switched away: caught in fork() itself, or in sleep(). */
+static void in_child(void)
+{
+	struct nu_thread *t = nu_thread_self();
+
+	if (t)
+		t->preempt_off++;
+}
+
+static void note_forks(void)
+{
+	static bool noted;
+
+	if (!noted && !pthread_atfork(NULL, NULL, in_child))
+		noted = true;
+}
+
 int nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg)
 {
 	int err;
@@ -330,6 +347,7 @@ int nu_sched_start(struct nu_proclet *p, nu_thread_fn first, void *arg)
 	choose();
 	nu_quick_init();
 	nu_foreign_init();
+	note_forks();
 	err = nu_stacks_init();
 	if (err)
 		return err;

@@ -30,10 +30,41 @@ static struct {
 uint32_t nu_return_mask, nu_return_bytes;
 
 /*
- * What they take belongs to the kernel thread that took it, and the program gives it back at once, as a rule: their callers are
- * not caught, since they would go on on another one.
+ * Functions of the C library that are not returned from by way of nu_return_entry(), nor is what they call: because they note
+ * their return address, or return twice; because they call functions of the program's, which an exception may leave; because
+ * what they take belongs to the kernel thread, and the program, as a rule, gives it back at once.
  */
-static const char *const takers[] = {
+static const char *const uncaught_names[] = {
+	"_setjmp",
+	"setjmp",
+	"__sigsetjmp",
+	"getcontext",
+	"setcontext",
+	"swapcontext",
+	"fork",
+	"vfork",
+	"_Fork",
+	"clone",
+	"bsearch",
+	"lfind",
+	"lsearch",
+	"tsearch",
+	"tfind",
+	"tdelete",
+	"twalk",
+	"twalk_r",
+	"tdestroy",
+	"ftw",
+	"ftw64",
+	"nftw",
+	"nftw64",
+	"scandir",
+	"scandir64",
+	"glob",
+	"glob64",
+	"pthread_once",
+	"call_once",
+	"dl_iterate_phdr",
 	"pthread_mutex_lock",
 	"pthread_mutex_timedlock",
 	"pthread_mutex_clocklock",
@@ -50,13 +81,29 @@ static const char *const takers[] = {
 	"cnd_timedwait",
 	"flockfile",
 };
-#define TAKERS (sizeof(takers) / sizeof(takers[0]))
-static uintptr_t taker_at[TAKERS];
+#define UNCAUGHT_MAX (sizeof(uncaught_names) / sizeof(uncaught_names[0]))
+static struct {
+	uintptr_t low[UNCAUGHT_MAX], bytes[UNCAUGHT_MAX];
+	unsigned n;
+} uncaught;
 
-static bool is_taker(uintptr_t function)
+/* The C library's, not what stands in front of it. */
+static void note_uncaught(const char *name)
 {
-	for (unsigned i = 0; i < TAKERS; i++)
-		if (function == taker_at[i])
+	void *low = dlsym(RTLD_NEXT, name);
+	const ElfW(Sym) *sym = NULL;
+	Dl_info info;
+
+	if (!low || !dladdr1(low, &info, (void **)&sym, RTLD_DL_SYMENT) || !sym)
+		return;
+	uncaught.low[uncaught.n] = (uintptr_t)low;
+	uncaught.bytes[uncaught.n++] = sym->st_size;
+}
+
+static bool is_uncaught(uintptr_t pc)
+{
+	for (unsigned i = 0; i < uncaught.n; i++)
+		if (pc - uncaught.low[i] < uncaught.bytes[i])
 			return true;
 	return false;
 }
@@ -90,10 +137,11 @@ static bool is_libc(uintptr_t pc)
 
 void nu_foreign_init(void)
 {
-	for (unsigned i = 0; i < TAKERS; i++) /* the C library's, not those in front of it */
-		taker_at[i] = (uintptr_t)dlsym(RTLD_NEXT, takers[i]);
 	libc.n = 0;
 	dl_iterate_phdr(note_libc, NULL);
+	uncaught.n = 0;
+	for (unsigned i = 0; i < UNCAUGHT_MAX; i++)
+		note_uncaught(uncaught_names[i]);
 	if (!NU_SAN_IN_PROGRAM)
 		nu_return_bytes = nu_cpu_result_registers(&nu_return_mask);
 }
@@ -101,15 +149,14 @@ void nu_foreign_init(void)
 struct look {
 	struct nu_foreign *o;
 	bool seen, may, all_libc;
-	uintptr_t called; /* beginning of the function that `o->called` lies in */
-	unsigned n;
+	unsigned n, n_foreign;
 };
 
 static void note_return(struct look *l, struct _Unwind_Context *frame, uintptr_t back)
 {
 	uintptr_t *slot = (uintptr_t *)_Unwind_GetCFA(frame) - 1;
 
-	if (l->all_libc && l->called && !is_taker(l->called) && *slot == back) {
+	if (l->all_libc && l->n_foreign && *slot == back) {
 		l->o->slot = slot;
 		l->o->back = back;
 	}
@@ -132,11 +179,11 @@ static _Unwind_Reason_Code look_at_frame(struct _Unwind_Context *frame, void *ar
 		note_return(l, frame, ip);
 	if (l->may)
 		return _URC_END_OF_STACK;
-	l->called = _Unwind_GetRegionStart(frame);
+	l->n_foreign++;
 	if (nu_track_is_own((const void *)pc)) /* but for the C library's waits that we stand in for */
-		return nu_waits_has(l->called) ? _URC_NO_REASON : _URC_END_OF_STACK;
+		return nu_waits_has(_Unwind_GetRegionStart(frame)) ? _URC_NO_REASON : _URC_END_OF_STACK;
 	l->o->called = pc;
-	l->all_libc = l->all_libc && is_libc(pc);
+	l->all_libc = l->all_libc && is_libc(pc) && !is_uncaught(pc);
 	return _URC_NO_REASON;
 }
 
@@ -165,7 +212,7 @@ bool nu_foreign_is_caught(const struct nu_thread *t)
 
 void nu_foreign_catch(struct nu_thread *t, const struct nu_foreign *o)
 {
-	if (!o->slot || !nu_return_bytes || nu_foreign_is_caught(t))
+	if (!o->slot || !nu_return_bytes || t->pmutexes || nu_foreign_is_caught(t))
 		return;
 	t->return_pc = o->back;
 	t->return_slot = o->slot;

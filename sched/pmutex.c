@@ -51,6 +51,7 @@ NU_API int pthread_mutex_lock(pthread_mutex_t *m)
 	static _Atomic(mutex_fn) libc_fn;
 	mutex_fn fn = atomic_load_explicit(&libc_fn, memory_order_relaxed);
 	const struct nu_core *c = nu_core_get();
+	struct nu_thread *t = c ? atomic_load_explicit(&c->current, memory_order_relaxed) : NULL;
 
 	/* Kinds that wait in this case: normal ones (0) and those that adapt (3). */
 	if (unlikely(c && __atomic_load_n(&m->__data.__owner, __ATOMIC_RELAXED) == c->tid) &&
@@ -59,6 +60,10 @@ NU_API int pthread_mutex_lock(pthread_mutex_t *m)
 		pmutex_say(m, __builtin_return_address(0), false);
 	if (unlikely(!fn))
 		fn = find(&libc_fn, "pthread_mutex_lock");
+	/* Before, and not undone where it fails: a thread that is never caught only has to be found elsewhere. By a jump, so
+	 * that no function of ours is on the stack while it waits: foreign.c. */
+	if (t)
+		t->pmutexes++;
 	return fn(m);
 }
 
@@ -67,11 +72,14 @@ NU_API int pthread_mutex_unlock(pthread_mutex_t *m)
 	static _Atomic(mutex_fn) libc_fn;
 	mutex_fn fn = atomic_load_explicit(&libc_fn, memory_order_relaxed);
 	const struct nu_core *c = nu_core_get();
+	struct nu_thread *t = c ? atomic_load_explicit(&c->current, memory_order_relaxed) : NULL;
 	int owner = c ? __atomic_load_n(&m->__data.__owner, __ATOMIC_RELAXED) : 0;
 
 	if (unlikely(owner && owner != c->tid))
 		pmutex_say(m, __builtin_return_address(0), true);
 	if (unlikely(!fn))
 		fn = find(&libc_fn, "pthread_mutex_unlock");
+	if (t && t->pmutexes)
+		t->pmutexes--;
 	return fn(m);
 }

@@ -96,6 +96,7 @@ struct nu_thread {
 	struct nu_thread *spare_next;
 	uint32_t may_spare; /* it serves such a call that it can be spare after */
 	uint32_t moves;	    /* from node to node */
+	uint32_t pmutexes;  /* pthread mutexes that it holds, as far as is known: pmutex.c */
 
 	/* foreign.c: where on its stack the way back from a library was diverted, and where that leads; or NULL */
 	uintptr_t *return_slot;

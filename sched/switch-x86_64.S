@@ -175,7 +175,7 @@ nu_preempt_entry:
 
 /*
  * What a function of the C library returns to, in place of the program's code, if its thread was caught: foreign.c. Results may
- * be in rax, rdx and any vector or x87 register; the others that a function may change are nobody's.
+ * be in rax, rdx and any vector or x87 register.
  */
 	.globl	nu_return_entry
 	.hidden	nu_return_entry
@@ -190,6 +190,13 @@ nu_return_entry:
 	movq	%rsp, %rbp
 	pushq	%rax
 	pushq	%rdx
+	pushq	%rcx /* these for mcount() and the like, which keep what every function has been given */
+	pushq	%rsi
+	pushq	%rdi
+	pushq	%r8
+	pushq	%r9
+	pushq	%r10
+	pushq	%r11
 	movl	nu_return_bytes(%rip), %eax
 	subq	%rax, %rsp
 	andq	$-64, %rsp
@@ -212,6 +219,13 @@ nu_return_entry:
 	xrstor64 (%rsp)
 	movq	-8(%rbp), %rax
 	movq	-16(%rbp), %rdx
+	movq	-24(%rbp), %rcx
+	movq	-32(%rbp), %rsi
+	movq	-40(%rbp), %rdi
+	movq	-48(%rbp), %r8
+	movq	-56(%rbp), %r9
+	movq	-64(%rbp), %r10
+	movq	-72(%rbp), %r11
 	movq	%rbp, %rsp
 	popq	%rbp
 	ret
