@@ -7,6 +7,7 @@
 #include <math.h>
 #include <poll.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -470,6 +471,72 @@ Test(foreign, a_mutex_is_unlocked_by_who_locked_it, .timeout = 60)
 	NEEDS_SIGNALS;
 	prepare();
 	run(1, beside_a_locker);
+}
+
+/* One held over a read() is given back by the kernel thread that took it. */
+static pthread_mutex_t recursive = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+static USER void read_locked(void *arg)
+{
+	char b;
+
+	atomic_fetch_add(&inside, 1);
+	if (pthread_mutex_lock(&recursive) || read(fds[0], &b, 1) != 1 || pthread_mutex_unlock(&recursive))
+		atomic_fetch_add(&bad, 1);
+	atomic_fetch_add(&done, 1);
+}
+
+static void beside_read_locked(void)
+{
+	for (int i = 0; i < 5; i++) {
+		uint64_t before = nu_stat_sum(NU_STAT_CORES_LEFT);
+
+		spawn(read_locked, NULL, NULL);
+		await_at_least(&inside, i + 1);
+		while (nu_stat_sum(NU_STAT_CORES_LEFT) == before && !atomic_load(&done))
+			nu_sleep_us(500);
+		cr_assert_eq(write(fds[1], "x", 1), 1);
+		await_at_least(&done, i + 1);
+	}
+	cr_assert_eq(bad, 0);
+}
+
+Test(foreign, a_mutex_is_held_over_a_read, .timeout = 60)
+{
+	NEEDS_SIGNALS;
+	prepare();
+	run(2, beside_read_locked);
+}
+
+/* A function that notes where it is to return to must not find where it was diverted to. */
+static USER void jumps(void *arg)
+{
+	jmp_buf here;
+
+	atomic_fetch_add(&inside, 1);
+	while (!atomic_load_explicit(&halt, memory_order_relaxed)) {
+		volatile int times = 0;
+
+		(void)setjmp(here);
+		if (strnlen(text, 1000) != 1000)
+			atomic_fetch_add(&bad, 1);
+		if (++times < 3)
+			longjmp(here, 1);
+		atomic_fetch_add_explicit(&rounds, 1, memory_order_relaxed);
+	}
+}
+
+static void share_jumps(void)
+{
+	share(jumps);
+}
+
+Test(foreign, threads_that_jump_share_a_core, .timeout = 60)
+{
+	NEEDS_CATCHING;
+	prepare();
+	setenv("NU_CARRIERS", "0", 1);
+	run(1, share_jumps);
 }
 
 /* ---- tiles ---- */
