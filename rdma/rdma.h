@@ -70,17 +70,17 @@ enum nu_rdma_windows { NU_WINDOWS_AUTO, NU_WINDOWS_ON, NU_WINDOWS_OFF };
 
 /* Zero (and gid_index -1) is the default of each; `nu_launch --rdma KEY=VALUE,...`. */
 struct nu_rdma_options {
-	char device[64];	      /* "" the best active one */
-	unsigned port;		      /* 0: the best active one */
-	int gid_index;		      /* -1: RoCE v2 with the node's address, else the best */
-	unsigned queue_pairs;	      /* per pair of nodes and direction; 0: 2 */
-	unsigned depth;		      /* READs under way on each; 0: what both devices can */
-	unsigned read_bytes;	      /* larger extents are split into READs of so much; 0: 1 MiB */
-	unsigned timeout, retry;      /* IB spec: 4.096 us * 2^timeout; 0: 14 and 7 */
-	unsigned rnr_retry;	      /* 0: 7, which is for ever */
-	unsigned mtu;		      /* bytes; 0: the port's active one */
-	unsigned spin_us;	      /* a completion is polled for so long before the thread sleeps; 0: 50 */
-	char *why;		      /* NULL, or what gets the reason why there is no device, for the caller to say */
+	char device[64];	 /* "" the best active one */
+	unsigned port;		 /* 0: the best active one */
+	int gid_index;		 /* -1: RoCE v2 with the node's address, else the best */
+	unsigned queue_pairs;	 /* per pair of nodes and direction; 0: 2 */
+	unsigned depth;		 /* READs under way on each; 0: what both devices can */
+	unsigned read_bytes;	 /* larger extents are split into READs of so much; 0: 1 MiB */
+	unsigned timeout, retry; /* IB spec: 4.096 us * 2^timeout; 0: 14 and 7 */
+	unsigned rnr_retry;	 /* 0: 7, which is for ever */
+	unsigned mtu;		 /* bytes; 0: the port's active one */
+	unsigned spin_us;	 /* a completion is polled for so long before the thread sleeps; 0: 50 */
+	char *why; /* NULL, or what gets the reason why there is no device, for the caller to say */
 	size_t why_bytes;
 	enum nu_rdma_windows windows; /* memory windows (type 2) for each offer; AUTO: see verbs_offer.c */
 };

@@ -86,17 +86,26 @@ static NU_NO_TSAN void refuse(struct nu_core *c, struct nu_thread *t, uintptr_t 
 {
 	bool relief = atomic_load_explicit(&c->relief, memory_order_relaxed);
 	struct nu_foreign o;
+	bool found;
 
 	atomic_store_explicit(&c->preempt_req, 1, memory_order_relaxed);
-	if (!NU_SAN_IN_PROGRAM && on_stack && !t->preempt_off && (relief || !nu_foreign_is_caught(t)) &&
-	    nu_foreign_look(t, pc, &o)) {
-		nu_foreign_catch(t, &o);
-		if (relief && nu_carrier_leave(c, t, &o))
+	/* One look at a time: another signal may come meanwhile, and would look at this one's frames. */
+	if (!NU_SAN_IN_PROGRAM && on_stack && !t->preempt_off && !c->looks &&
+	    (relief || (nu_return_bytes && !nu_foreign_is_caught(t)))) {
+		c->looks = true;
+		atomic_signal_fence(memory_order_seq_cst);
+		found = nu_foreign_look(t, pc, &o);
+		atomic_signal_fence(memory_order_seq_cst);
+		c->looks = false;
+		if (found)
+			nu_foreign_catch(t, &o);
+		if (found && relief && nu_carrier_leave(c, t, &o))
 			return;
 	}
 	atomic_store_explicit(&c->refused_pc, (const void *)pc, memory_order_relaxed);
 	atomic_fetch_add_explicit(&c->refusals, 1, memory_order_relaxed);
 	c->ticks = NU_POLL_TICKS * NU_HANDOFF_TICKS; /* its next local call goes by way of the scheduler */
+	atomic_store_explicit(&c->signalled, false, memory_order_relaxed);
 }
 
 /* Until the place is known to be the program's own it may be a sanitizer's, which must not be entered again. */
@@ -109,10 +118,11 @@ NU_NO_TSAN void nu_preempt_handler(int signo, siginfo_t *info, void *frame)
 
 	if (!c)
 		return;
-	atomic_store_explicit(&c->signalled, false, memory_order_relaxed);
 	t = atomic_load_explicit(&c->current, memory_order_relaxed);
-	if (!t)
+	if (!t) {
+		atomic_store_explicit(&c->signalled, false, memory_order_relaxed);
 		return;
+	}
 	/* Another stack is that of a handler of the program's own, which cannot be left for another core. */
 	on_stack = (uintptr_t)frame - (uintptr_t)t->stack_low < (uintptr_t)t - (uintptr_t)t->stack_low;
 	if (t->preempt_off || !on_stack || !may_stop_at((const void *)NU_FRAME_PC(uc))) {
@@ -124,6 +134,7 @@ NU_NO_TSAN void nu_preempt_handler(int signo, siginfo_t *info, void *frame)
 		refuse(c, t, NU_FRAME_PC(uc), on_stack);
 		return;
 	}
+	atomic_store_explicit(&c->signalled, false, memory_order_relaxed);
 	nu_thread_preempt(c, t); /* saves errno, too */
 	frame_fit(uc);
 }

@@ -60,6 +60,7 @@ struct nu_core {
 	uint64_t *stats;     /* nu_stat_cores[index] */
 	uint32_t ticks;	     /* in units of 1 / NU_HANDOFF_TICKS of a switch */
 	uint32_t ran_within; /* since the last round of the loop */
+	bool looks;	     /* the signal's handler is at nu_foreign_look() */
 	bool within; /* the scheduler's context is in a poller, and goes on there: nu_thread_run_now() */
 	atomic_uint preempt_req;
 	atomic_uint sched_running; /* what the switch clears when the scheduler's context leaves */
