@@ -261,8 +261,8 @@ static void damage(struct nu_proclet_head *head, struct nu_heap *heap)
 	case 1:
 		head->id++;
 		break;
-	case 2:
-		head->cls = &other_class;
+	case 2: /* one that no move can have announced, as it may the other */
+		head->cls = &nu_node_class;
 		break;
 	case 3:
 		head->cls = (void *)image;
