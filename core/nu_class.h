@@ -66,23 +66,63 @@ struct nu_class {
 #define NU_CALL_MAX_BYTES ((size_t)16 << 20)
 
 /*
- * Gives a span result from inside a method: copies @len_bytes at @data now, so locks may be dropped after it. The last
- * call wins; without one, or if that was nu_out_str() of NULL, the result's data is NULL. If the last one cannot be taken, the
- * method runs on, and its caller gets -EMSGSIZE (more than NU_CALL_MAX_BYTES), -EINVAL (@data is NULL, @len_bytes is not 0) or
- * -ENOMEM (no room in the proclet's heap), said in the log. NULL with 0 bytes is an empty result.
- * Context: the method's own thread or another of its proclet's, before it returns.
+ * Gives a span result from inside a method: copies @len_bytes at @data now, so locks may be dropped after it.
+ * @out is the method's own argument. The last call wins; without one, or if that was nu_out_str() of NULL, the
+ * result's data is NULL. If the last one cannot be taken, the method runs on, and its caller gets -EMSGSIZE
+ * (more than NU_CALL_MAX_BYTES), -EINVAL (@data is NULL, @len_bytes is not 0) or -ENOMEM (no room in the
+ * proclet's heap), said in the log. NULL with 0 bytes is an empty result.
+ * Context: the method's own thread, callbacks included, or another of its proclet's, one at a time, before the
+ * method returns; does not switch. node_init, foreign kernel thread: no, since there is no @out for them.
  */
 NU_API void nu_out_bytes(struct nu_out *out, const void *data, size_t len_bytes);
+
+/*
+ * Gives a string as the result: nu_out_bytes() of @s up to its NUL, which the caller finds after it, too. NULL
+ * gives nothing and takes back what was given before.
+ * Context: the method's own thread, callbacks included, or another of its proclet's, one at a time, before the
+ * method returns; does not switch. node_init, foreign kernel thread: no, since there is no @out for them.
+ */
 NU_API void nu_out_str(struct nu_out *out, const char *s);
 
 /* ---- what the stubs call ---- */
 
 struct nu_options;
 
-/* Calls @m on @target and waits. @result: FIXED and REF: result_bytes; SPAN: struct nu_bytes whose data is a block of
- * the calling proclet's heap, freed by the caller; NONE: NULL. */
+/*
+ * Calls @m on @target and waits for its end: what C_name() does. The method runs in that proclet, wherever it
+ * is, on a thread of its own. @args: the struct of m->args_bytes as the stub fills it; borrowed, with its
+ * spans, until this returns. @result: of FIXED and REF it takes m->result_bytes; of SPAN it is a struct
+ * nu_bytes whose data is a block of the calling proclet's heap that the caller frees; of NONE it is NULL. NULL
+ * drops any result. On failure *result is untouched or empty (no bytes, no reference). A reference in the
+ * result is counted for the calling proclet.
+ * Context: proclet's thread, callbacks included; may switch. node_init, foreign kernel thread: -EINVAL.
+ * Errors: -ESTALE no such proclet any more, or @target is nothing: it was not run; -EHOSTDOWN its node died, or
+ * one that had the call in its hands: nobody knows whether it ran; -ETIMEDOUT the thread's deadline passed
+ * (nu_deadline_set_us()): nobody knows whether it ran; -EHOSTUNREACH no node took it for 10 s: it was not run;
+ * -EAGAIN one of the nodes of the proclet's move died, and for 2 s nobody could say where it is: it was not
+ * run; -EMSGSIZE the arguments are above NU_CALL_MAX_BYTES: it was not run, or its result is: it ran; -ENOMEM
+ * no memory or stack for it here or there: it was not run, or no room for its result: it ran; -EBADMSG a
+ * function among the arguments is not the program's: it was not run, or an answer makes no sense; -EINVAL the
+ * proclet is of another class, or no proclet's thread calls: it was not run, or it gave NULL with a length: it
+ * ran.
+ * Source: 3.2, 4.1.
+ */
 NU_API int __must_check nu_call(struct nu_ref target, const struct nu_method *m, const void *args,
 				void *result);
+
+/*
+ * Creates a proclet of class @cls and waits until its constructor has returned: what C_create() does. @options
+ * may be NULL; @options and @args (as nu_call() has them, for the constructor) are borrowed until this returns.
+ * *ref_p gets a reference that is counted for the calling proclet.
+ * Context: proclet's thread, callbacks included; may switch. node_init, foreign kernel thread: -EINVAL.
+ * Errors: -EINVAL @ref_p is NULL, options->node is neither 0 nor NU_NODE() of a node, the capacity is above 1
+ * TiB, or no proclet's thread calls; -ENOMEM no segment of that capacity, memory, mapping or stack is free, as
+ * the log says; -EBUSY the node is being drained, or all are; -EHOSTDOWN the node has died, or dies meanwhile;
+ * -EOVERFLOW as many proclets as can be numbered have been created; -EMSGSIZE, -EBADMSG, -ETIMEDOUT and
+ * -EHOSTUNREACH as nu_call(); and the value that C_init() returned, if not 0. After -ETIMEDOUT nobody knows
+ * whether the proclet exists, nor refers to it.
+ * Source: 3.2, 4.4.
+ */
 NU_API int __must_check nu_create(const struct nu_class *cls, const struct nu_options *options,
 				  const void *args, struct nu_ref *ref_p);
 
@@ -92,12 +132,42 @@ struct nu_future {
 	int status;
 	struct nu_ref ref; /* of an asynchronous create */
 };
-/* Starts the call; @args are copied before it returns, @result is written before nu_future_wait() returns. */
+
+/*
+ * Starts a call as nu_call() makes it, on a thread of the calling proclet: what C_name_async() does. @args are
+ * copied before it returns; @result (NULL drops it) is written before nu_future_wait() returns. *f must be
+ * zeroed, and it and @result must stay where they are until then; if *f is gone or used again by the end of the
+ * call, the result is dropped, with a line in the log. The call has the deadline of the thread that starts it.
+ * Context: proclet's thread, callbacks included; may switch. node_init, foreign kernel thread: -EINVAL.
+ * Errors: (nothing was started) -EMSGSIZE the arguments are above NU_CALL_MAX_BYTES; -ENOMEM no memory or stack
+ * for it, or a function among the arguments is not the program's; -EINVAL no proclet's thread. The call's own
+ * come from nu_future_wait().
+ * Source: 3.2.
+ */
 NU_API int __must_check nu_call_async(struct nu_ref target, const struct nu_method *m, const void *args,
 				      void *result, struct nu_future *f);
+
+/*
+ * Starts a creation as nu_create() makes it, on a thread of the calling proclet: what C_create_async() does.
+ * @options (may be NULL) and @args are copied before it returns. *f must be zeroed and stay until
+ * nu_future_wait() returns; f->ref is the reference then, counted for the calling proclet.
+ * Context: proclet's thread, callbacks included; may switch. node_init, foreign kernel thread: -EINVAL.
+ * Errors: (nothing was started) -EMSGSIZE the arguments are above NU_CALL_MAX_BYTES; -ENOMEM no memory or stack
+ * for it, or a function among the arguments is not the program's; -EINVAL no proclet's thread. The creation's
+ * own come from nu_future_wait().
+ * Source: 3.2.
+ */
 NU_API int __must_check nu_create_async(const struct nu_class *cls, const struct nu_options *options,
 					const void *args, struct nu_future *f);
-/* Waits and returns the call's status; later calls return it again. -EINVAL: nothing was started. */
+
+/*
+ * Waits for the call or creation of @f and returns its status; later waits return it again, at once.
+ * Context: a thread of the proclet that started it, callbacks included; may switch. node_init, foreign kernel
+ * thread: -EINVAL.
+ * Errors: -EINVAL @f is NULL, nothing was started, another thread waits for it, or no thread of its proclet
+ * calls; else those of nu_call() or nu_create().
+ * Source: 3.2.
+ */
 NU_API int nu_future_wait(struct nu_future *f);
 
 /* ---- what a program writes ---- */
@@ -195,7 +265,8 @@ NU_API int nu_future_wait(struct nu_future *f);
  *   int  C_weak_get(struct C_weak, struct C_ref *strong_p)      -ESTALE: it is gone
  *   struct C_weak C_self(void)             the calling proclet, which must be a C
  * Without a place for the reference (NULL) C_create() and C_weak_get() do nothing and return -EINVAL; C_create_wait() leaves it in
- * the future.
+ * the future. Context and errors: as nu_create(), nu_create_async(), nu_future_wait(), nu_ref_get() (C_ref_get(), C_weak_get()),
+ * nu_ref_put() and nu_self(); C_weak() anywhere.
  * A header that hides struct C has NU_CLASS_DECLARE(C, kinds...) instead, and one file NU_CLASS_DEFINE(C).
  */
 #define NU_CLASS(...)	      NU_KINDS(NU_EXPECT, NU_CLASS_WHOLE, , ##__VA_ARGS__)
@@ -217,12 +288,15 @@ NU_API int nu_future_wait(struct nu_future *f);
  *               NU_SCOPED_FUTURE(C, name, f)                                         for the next two; below
  *               int C_name_async(struct C_ref, args..., struct C_name_future *f)
  *               int C_name_wait(struct C_name_future *f, T *result_p)
- * No result_p with none; if it is NULL the result is dropped, by C_name_wait() left in the future. They return 0 or what became
- * of the call: -ESTALE no such proclet any more; -EHOSTDOWN its node died, or one that had the call in its hands: nobody knows
- * whether it ran; -ETIMEDOUT nobody knows whether it ran; -EMSGSIZE arguments or result above NU_CALL_MAX_BYTES; -ENOMEM no memory
- * for it here or there, or for its result; -EDEADLK; -EINVAL the proclet is of another class, or the method gave NULL with a
- * length. What the method has to say is in *result_p, untouched on failure; strings, bytes, vectors and references are handed
- * out by the first wait only. Context: a proclet's thread; they switch.
+ * No result_p with none; if it is NULL the result is dropped, by C_name_wait() left in the future. They return 0 or an
+ * error of the call; what the method has to say is in *result_p, untouched on failure (a reference may be emptied). Strings,
+ * bytes, vectors and references are handed out by the first wait only.
+ * Context: as nu_call(), nu_call_async() and nu_future_wait(): a proclet's thread, callbacks included; may switch.
+ * Errors: as theirs. -ESTALE no such proclet any more; -EHOSTDOWN its node died, or one that had the call in its hands, and
+ * -ETIMEDOUT the deadline passed: nobody knows whether it ran; -EHOSTUNREACH no node took it for 10 s; -EAGAIN for 2 s nobody could
+ * say where it is; -EMSGSIZE arguments or result above NU_CALL_MAX_BYTES; -ENOMEM no memory for it here or there, or for its
+ * result; -EBADMSG a function argument is not the program's; -EINVAL the proclet is of another class, the method gave NULL with a
+ * length, or no proclet's thread calls.
  */
 #define NU_METHOD(C, name, ...)                                                                              \
 	NU_ASSERT_CLASS(C, "the class of method " #name)                                                     \

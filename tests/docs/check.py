@@ -14,6 +14,7 @@ README = (SRC / "README.md").read_text()
 MAP = (SRC / "ARCHITECTURE.md").read_text()
 HABITS = (SRC / "CONTRIBUTING.md").read_text()
 CHANGES = (SRC / "CHANGELOG.md").read_text()
+HEADERS = ["nu.h", "nu_class.h", "nu_thread.h"]  # what programs see
 LAYERS = ["core", "sched", "rpc", "rdma", "ctrl"]
 ENV = dict(os.environ, UCX_MEM_EVENTS="n", UCX_LOG_LEVEL="error")
 passed = failed = 0
@@ -141,10 +142,54 @@ def man_pages_have_every_function():
     text = "\n".join(page_text(p) for p in (SRC / "man").glob("*.[37]"))
     internal = {"nu_errno_location", "nu_run_image", "nu_image_add", "nu_call", "nu_call_async", "nu_create", "nu_create_async", "nu_future_wait"}
     names = set()
-    for h in ("nu.h", "nu_class.h", "nu_thread.h"):
+    for h in HEADERS:
         header = (SRC / "core" / h).read_text().replace("__must_check", "")
         names |= {re.search(r"\b(nu_\w+)\s*\(", d).group(1) for d in re.findall(r"^NU_API\b([^;]*);", header, re.M)}
     return sorted(n for n in names - internal if not re.search(rf"\b{n}\b", text))
+
+
+# ---- contracts ----
+
+def contracts(header):
+    """Each NU_API function of a header: its name, whether it returns an int, and the comment that stands right above it, or ''."""
+    for m in re.finditer(r"^NU_API\b([^;{]*?)\b(nu_\w+)\s*\([^;]*;", header, re.M):
+        above = header[:m.start()]
+        own = re.search(r"/\*(?:(?!\*/).)*\*/\n\Z", above[max(above.rfind("/*"), 0):], re.S)
+        yield m.group(2), m.group(1).replace("__must_check", "").split() == ["int"], own.group(0) if own else ""
+
+
+def gaps(header):
+    """What the comments of a header's functions lack."""
+    for name, returns_int, comment in contracts(header):
+        if not comment:
+            yield f"{name}: no comment of its own"
+        elif "Context: " not in comment:
+            yield f"{name}: no Context:"
+        elif returns_int and not re.search(r"Errors: .*-E[A-Z]+ ", comment, re.S):
+            yield f"{name}: no Errors:"
+        elif re.search(r"(?:^/\*\s*|[.:] )(?:Who|What|Whoever)\b", comment.replace("\n *", "")):
+            yield f"{name}: a sentence begins with who, what or whoever"
+
+
+@test
+def every_function_has_its_contract():
+    """public functions without a comment that says Context: and, if they return an int, Errors:"""
+    return [f"{h}: {gap}" for h in HEADERS for gap in gaps((SRC / "core" / h).read_text())]
+
+
+@test
+def no_contract_can_be_taken_out():
+    """public functions whose comment, Context: or Errors: can go without every_function_has_its_contract() seeing it"""
+    bad, found = [], 0
+    for h in HEADERS:
+        header = (SRC / "core" / h).read_text()
+        found += header.count("\nNU_API ")
+        for name, returns_int, comment in contracts(header):
+            found -= 1
+            for part in ["Context:"] + ["Errors:"] * returns_int + [comment]:
+                if not part or not any(g.startswith(f"{name}:") for g in gaps(header.replace(comment, comment.replace(part, "")))):
+                    bad.append(f"{h}: {name}: {part.splitlines()[0] if part else 'no comment'}")
+    return bad + ([f"{found} functions are not seen"] if found else [])
 
 
 # ---- examples ----
