@@ -34,7 +34,7 @@
 #include <unistd.h>
 
 #define CORE_STACK    ((size_t)512 << 10) /* of a scheduler's context, whatever RLIMIT_STACK says */
-#define CARRIER_STACK ((size_t)128 << 10)
+#define CARRIER_STACK ((size_t)512 << 10) /* the program's thread-local variables are part of it */
 #define SIDE_LOOK_NS  64000000u /* between two looks at a stray thread that sleeps in a system call, at most */
 
 _Static_assert(NU_STAT_CORES == NU_MAX_CORES + NU_CARRIERS_MAX, "a side counts what its stray thread does");
@@ -59,6 +59,14 @@ static void carrier_order(struct nu_carrier *k, unsigned order)
 {
 	atomic_store_explicit(&k->order, order, memory_order_release);
 	futex_wake(&k->order);
+}
+
+static void standby_push(struct nu_carrier *k)
+{
+	nu_lock_acquire(&carriers.lock);
+	k->next = carriers.standby;
+	carriers.standby = k;
+	nu_lock_release(&carriers.lock);
 }
 
 /* ---- a kernel thread's life ---- */
@@ -104,7 +112,7 @@ static void carrier_pin(const struct nu_core *c)
 		nu_info("core %u: not pinned to processor %d", c->index, c->cpu);
 }
 
-/* What @c's scheduler context is, from its beginning on whichever kernel thread. Return: the context to go on with. */
+/* The scheduler's context of @c, from beginning to end, on one kernel thread after another. Return: the context to go on with. */
 static void *core_body(struct nu_thread *ignored, void *arg)
 {
 	struct nu_core *c = arg;
@@ -159,10 +167,7 @@ static void *carrier_main(void *arg)
 		/* One that its core ended on waits for its end; one that a stray thread has left stands by. */
 		order = ORDER_CARRY;
 		atomic_compare_exchange_strong(&k->order, &order, ORDER_NONE);
-		nu_lock_acquire(&carriers.lock);
-		k->next = carriers.standby;
-		carriers.standby = k;
-		nu_lock_release(&carriers.lock);
+		standby_push(k);
 	}
 	/* AddressSanitizer unmaps what it finds there, thinking it its own. */
 	sigaltstack(&k->old_alt_stack, NULL);
@@ -217,18 +222,32 @@ static int carrier_start(const char *name, struct nu_carrier **k_p)
 	return atomic_load(&k->start_error);
 }
 
-int nu_carriers_start(void)
+static unsigned carriers_wanted(unsigned max)
 {
 	const char *env = getenv("NU_CARRIERS");
+	unsigned long n = NU_CARRIERS_DEFAULT;
+	char *end;
+
+	if (NU_SAN_IN_PROGRAM)
+		return 0;
+	if (env) {
+		n = strtoul(env, &end, 10);
+		if (*env < '0' || *env > '9' || *end || n > max) {
+			nu_warn("NU_CARRIERS is \"%s\", want 0 to %u: taking %d", env, max,
+				NU_CARRIERS_DEFAULT);
+			n = NU_CARRIERS_DEFAULT;
+		}
+	}
+	return n < max ? (unsigned)n : max;
+}
+
+int nu_carriers_start(void)
+{
 	struct nu_carrier *k;
 	char name[16];
 	int err = 0;
 
-	carriers.extra_max = NU_SAN_IN_PROGRAM ? 0
-			     : env	       ? (unsigned)strtoul(env, NULL, 10)
-					       : NU_CARRIERS_DEFAULT;
-	if (carriers.extra_max > NU_CARRIERS_MAX - nu_sched.ncores)
-		carriers.extra_max = NU_CARRIERS_MAX - nu_sched.ncores;
+	carriers.extra_max = carriers_wanted(NU_CARRIERS_MAX - nu_sched.ncores);
 	CPU_ZERO(&carriers.allowed);
 	if (sched_getaffinity(0, sizeof(carriers.allowed), &carriers.allowed))
 		return -nu_sys_errno;
@@ -238,8 +257,11 @@ int nu_carriers_start(void)
 		if (!err)
 			k->core = nu_sched.cores[i];
 	}
-	for (unsigned i = 0; i < nu_sched.ncores && !err; i++)
+	for (unsigned i = 0; i < nu_sched.ncores && !err; i++) {
+		nu_sched.cores[i]->carrier =
+			carriers.all[i]; /* nu_sched_stop() waits for its end from here on */
 		carrier_order(carriers.all[i], ORDER_CARRY);
+	}
 	return err;
 }
 
@@ -281,14 +303,6 @@ static struct nu_carrier *standby_pop(void)
 		carriers.standby = k->next;
 	nu_lock_release(&carriers.lock);
 	return k;
-}
-
-static void standby_push(struct nu_carrier *k)
-{
-	nu_lock_acquire(&carriers.lock);
-	k->next = carriers.standby;
-	carriers.standby = k;
-	nu_lock_release(&carriers.lock);
 }
 
 /* As many as may be are in use: cores wait again for what is stuck on them. */

@@ -23,7 +23,7 @@ struct nu_carrier {
 	void *fake_stack; /* AddressSanitizer's and ThreadSanitizer's, of its own context */
 	void *fiber;
 
-	/* Whoever orders writes `core`, then `order`, a futex. */
+	/* `core` is written first, then `order`, a futex, by the one that gives the order. */
 	struct nu_core *core;
 	atomic_uint order;
 	atomic_uint started; /* futex */

@@ -261,6 +261,23 @@ Test(time, pollers_wake_a_sleeping_core)
 	cr_assert_eq(stopped, 2);
 }
 
+static void slow_stop(unsigned core)
+{
+	sleep(3); /* longer than a thread may take to leave its core: peers that are slow to say good-bye */
+	stopped++;
+}
+
+Test(time, a_slow_good_bye_is_waited_for, .timeout = 60)
+{
+	struct nu_poller p = {.core_stop = slow_stop};
+
+	cr_assert_eq(nu_poller_add(&p), 0);
+	start_in(&user_proclet, 2, nothing);
+	wait_main();
+	cr_assert_eq(nu_sched_stop(), 0);
+	cr_assert_eq(stopped, 2);
+}
+
 /* Threads that only yield must not keep the pollers from their turn; nor must one that computes. */
 static void yield_until_polled(void)
 {
